@@ -1,0 +1,35 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/installed
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## .venv with the package and its test tools, at the pinned versions
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is wanted; say where it is: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+run: install  ## the main job on the built-in synthetic shop
+	$(BIN)/python train.py
+
+test: lint  ## lint, types and every test
+	$(BIN)/pytest -n 2 --dist loadfile
+
+test-fast: install  ## the tests that take seconds
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow'
+
+lint: install  ## ruff and mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+ui: install  ## the MLflow UI on the default store
+	$(BIN)/python -m recsys.tracking
+
+clean:  ## remove the environment, outputs and caches
+	rm -rf .venv outputs .cache .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: help install run test test-fast lint ui clean

@@ -1,0 +1,66 @@
+"""What loading gives, whatever the source."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from recsys.catalogue import Catalogue
+from recsys.component import Component
+from recsys.events import KINDS, EventLog
+
+
+@dataclass
+class Funnel:
+    """Counts from the rows read to the events kept: every exclusion with its reason."""
+
+    steps: list[tuple[str, int]] = field(default_factory=list)
+
+    def add(self, what: str, count: int) -> None:
+        """Note a count (rows read, rows dropped and why, users, items, …)."""
+        self.steps.append((what, int(count)))
+
+    def drop(self, frame: pd.DataFrame, bad: "pd.Series[bool]", why: str) -> pd.DataFrame:
+        """`frame` without the rows marked `bad`, noted as `why`."""
+        self.add(f"dropped: {why}", int(bad.sum()))
+        return frame[~bad]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A loaded shop: its log, its catalogue, how the rows of the source became events."""
+
+    name: str
+    log: EventLog
+    catalogue: Catalogue
+    funnel: Funnel
+    source: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the events; two loads with one fingerprint hold the same log."""
+        return self.log.fingerprint
+
+    def summary(self) -> dict[str, str | int]:
+        """The funnel, then users, items, events a kind and the time range, in the order to print them."""
+        kinds = np.bincount(self.log.kind, minlength=len(KINDS))
+        first, last = (str(pd.Timestamp(int(t), unit="ms")) for t in self.log.time[[0, -1]])
+        return {
+            **dict(self.funnel.steps),
+            "events": len(self.log),
+            **{f"events: {name}": int(n) for name, n in zip(KINDS, kinds, strict=True)},
+            "users": len(np.unique(self.log.user)),
+            "items with events": len(np.unique(self.log.item)),
+            "items known": self.log.n_items,
+            "first event": first,
+            "last event": last,
+        }
+
+
+class Source(Component, ABC):
+    """Settings that say where a shop's events are and how to read them."""
+
+    @abstractmethod
+    def load(self) -> Dataset:
+        """Read the source. Raises `DataError` that names file, row and column when it does not hold what it should."""

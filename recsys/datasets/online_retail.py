@@ -1,0 +1,80 @@
+"""UCI Online Retail: the invoices of a British gift shop, 2010-12 to 2011-12 (Chen, Sain and Guo, 2012; CC BY 4.0)."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from recsys.catalogue import Catalogue
+from recsys.component import component
+from recsys.datasets import attributes
+from recsys.datasets.base import Dataset, Funnel, Source
+from recsys.datasets.reading import read
+from recsys.errors import DataError
+from recsys.events import EventKind, EventLog
+
+WHERE_TO_GET_IT = "Get it from https://archive.ics.uci.edu/dataset/352/online+retail (the sheet saved as CSV)."
+
+PRODUCT_CODE = r"^(?:\d{5}|DCGS)"
+"""A product's code starts with five digits, or with DCGS. The rest is postage (POST, DOT, C2), manual entries (M), discounts
+(D), samples (S), fees (BANK CHARGES, AMAZONFEE, CRUK, B), vouchers (gift_0001_20) and PADS."""
+
+
+@component
+class OnlineRetail(Source):
+    """The file `path` with the columns of the UCI sheet; each line of an invoice is a `transaction`.
+
+    Exact duplicates, lines without a customer, cancellations (invoice C…), lines whose quantity is not positive and, unless
+    `keep_non_products`, lines that sell no product (`PRODUCT_CODE`) are dropped. The item is the stock code. Description
+    and UnitPrice of the lines kept become the properties `name` and `price` from that time on; a price that is not positive says
+    nothing. `time_unit` is the form of InvoiceDate: "iso" or a strptime format.
+    """
+
+    path: str | None = None
+    keep_non_products: bool = False
+    time_unit: str = "iso"
+
+    def load(self) -> Dataset:
+        if self.path is None or not Path(self.path).is_file():
+            raise DataError(f"Online Retail needs `path`, its file; found {self.path}. {WHERE_TO_GET_IT}")
+        lines, funnel = self._lines(Path(self.path)), Funnel()
+        funnel.add("rows read", len(lines))
+        lines = funnel.drop(lines, lines.duplicated(), "exact duplicate rows")
+        lines = funnel.drop(lines, lines["customer"].isna(), "no customer")
+        lines = funnel.drop(lines, lines["invoice"].str.startswith("C"), "cancellations")
+        lines = funnel.drop(lines, ~(lines["quantity"] > 0), "quantities that are not positive")
+        if not self.keep_non_products:
+            lines = funnel.drop(lines, ~lines["stock_code"].str.match(PRODUCT_CODE), "not a product")
+        if not len(lines):
+            raise DataError(f"{self.path} holds no purchase: " + ", ".join(f"{n} {what}" for what, n in funnel.steps))
+        time, items = lines["time"].to_numpy(), lines["stock_code"].to_numpy(dtype=object)
+        log = EventLog.build(
+            lines["customer"].to_numpy(dtype=np.int64),
+            items,
+            np.full(len(lines), EventKind.transaction, dtype=np.int8),
+            time,
+        )
+        price = lines["price"].where(lines["price"] > 0).to_numpy()
+        changes = attributes.changes(
+            items,
+            time,
+            {"name": lines["description"].to_numpy(dtype=object), "price": attributes.number_texts(price)},
+        )
+        catalogue = Catalogue.build(log.items, log.item_born, changes, name="name", price="price")
+        return Dataset("online_retail", log, catalogue, funnel, self.path)
+
+    def _lines(self, path: Path) -> pd.DataFrame:
+        columns = ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")
+        table = read(path, columns)
+        return pd.DataFrame(
+            {
+                "invoice": table.texts("InvoiceNo"),
+                "stock_code": table.texts("StockCode"),
+                "description": table.texts("Description"),
+                "quantity": table.numbers("Quantity"),
+                "time": table.times("InvoiceDate", self.time_unit),
+                "price": table.numbers("UnitPrice"),
+                "customer": table.numbers("CustomerID"),
+                "country": table.texts("Country"),
+            }
+        )

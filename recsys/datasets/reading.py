@@ -1,0 +1,272 @@
+"""Reading of CSV (plain or gzipped) and Parquet files: the wanted columns, every cell checked, errors that say where.
+
+Rows are numbered as a spreadsheet numbers them: the header is row 1. An empty cell, `NaN` and `null` are missing values.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv, parquet
+
+from recsys.errors import DataError, nearest
+from recsys.events import KINDS, Ids, Int8, Int32, Int64
+
+Bool = npt.NDArray[np.bool_]
+OnBadRow = Literal["error", "drop"]
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+MISSING = ["", "NaN", "nan", "NULL", "null"]
+ENCODED = pa.dictionary(pa.int32(), pa.string())
+
+UNITS = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1000), "ns": (1, 1_000_000)}
+"""The factor and the divisor that turn each unit into milliseconds."""
+YEARS = (1990, 2100)
+"""A time outside these years is held to be a mistake."""
+EARLIEST, LATEST = (int(pd.Timestamp(year, 1, 1).timestamp()) * 1000 for year in YEARS)
+
+WHOLE = r"^-?\d{1,18}$"
+DECIMAL = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
+WHOLE_ID = r"^(0|-?[1-9]\d{0,17})(\.0+)?$"
+
+
+class Table:
+    """Columns of one file, given as checked arrays with an element for every row.
+
+    A cell that is not what was asked for raises `DataError`. With `on_bad_row="drop"` its row is marked in `bad` instead, and
+    counted in `reasons` (a row once, under the first thing wrong with it); what the arrays hold there means nothing.
+    """
+
+    def __init__(self, path: Path, columns: pa.Table, first_row: int, on_bad_row: OnBadRow = "error") -> None:
+        self.path = path
+        self.bad: Bool = np.zeros(len(columns), dtype=bool)
+        self.reasons: dict[str, int] = {}
+        self._columns = columns
+        self._first_row = first_row
+        self._on_bad_row = on_bad_row
+
+    def __len__(self) -> int:
+        return len(self.bad)
+
+    def whole_numbers(self, column: str) -> Int64:
+        """Whole numbers, none missing: `int64[n]`."""
+        values = _parsed(self._columns[column], pa.int64(), WHOLE)
+        self._refuse(_is_null(values), column, "a whole number")
+        return _filled(values, 0)
+
+    def numbers(self, column: str) -> npt.NDArray[np.float64]:
+        """Finite numbers: `float64[n]`, NaN where missing."""
+        values = _filled(_parsed(self._columns[column], pa.float64(), DECIMAL), np.nan)
+        self._refuse(~np.isfinite(values) & ~_is_null(self._columns[column]), column, "a number")
+        return values
+
+    def ids(self, column: str) -> Ids:
+        """Ids, none missing: `int64[n]` when every one is a whole number (17 or 17.0, but not 017), else text."""
+        codes, values = _distinct(self._columns[column])
+        self._refuse(codes < 0, column, "an id")
+        return np.append(values, values[:1])[codes] if len(values) else np.full(len(self), 0)
+
+    def texts(self, column: str) -> npt.NDArray[np.object_]:
+        """Text: `object[n]`, None where missing. Numbers are written as `ids` writes them."""
+        codes, values = _distinct(self._columns[column])
+        return np.array([*map(str, values), None], dtype=object)[codes]
+
+    def encoded(self, column: str, keep: Bool | None = None) -> pd.Categorical:
+        """Text, none missing, of all rows or those in `keep`."""
+        cells = self._columns[column]
+        self._refuse(_is_null(cells), column, "text")
+        codes, values = _dictionary(cells if keep is None else cells.filter(pa.array(keep)))
+        return pd.Categorical.from_codes(codes, values.to_numpy(zero_copy_only=False))
+
+    def kinds(self, column: str, known: Mapping[str, str | None]) -> Int8:
+        """Events as `EventKind` numbers, −1 for an event that `known` maps to None: `int8[n]`.
+
+        An event that `known` lacks raises `DataError` whatever `on_bad_row` says.
+        """
+        codes, values = _distinct(self._columns[column])
+        self._refuse(codes < 0, column, "an event")
+        numbers = np.full(len(values) + 1, -1, dtype=np.int8)
+        for code, event in enumerate(map(str, values)):
+            if event not in known:
+                raise self._error(int(np.argmax(codes == code)), column, "a known event", nearest(event, known))
+            kind = known[event]
+            numbers[code] = -1 if kind is None else KINDS.index(kind)
+        return numbers[codes]
+
+    def times(self, column: str, unit: str) -> Int64:
+        """Times as epoch milliseconds: `int64[n]`.
+
+        `unit` is "s", "ms", "us" or "ns" since 1970, "iso" (ISO 8601 text) or a strptime format such as "%d/%m/%Y %H:%M"; text
+        without a time zone is UTC. Dates and timestamps of a Parquet file need no unit. A time outside `YEARS` is a bad
+        cell; where most are, the unit is wrong and `DataError` is raised in any case, with the unit that would fit.
+        """
+        cells = self._columns[column]
+        times = _milliseconds(cells, unit)
+        wrong = _out_of_range(times)
+        if wrong.any():
+            wanted, hint = f"a time in {YEARS[0]} to {YEARS[1]} written as {unit!r}", _unit_hint(cells)
+            if _mostly(wrong, cells):
+                raise self._error(int(np.argmax(wrong)), column, wanted, hint)
+            self._refuse(wrong, column, wanted, hint)
+        return times
+
+    def _refuse(self, bad: Bool, column: str, wanted: str, hint: str = "") -> None:
+        bad = bad & ~self.bad
+        if not bad.any():
+            return
+        if self._on_bad_row == "error":
+            raise self._error(int(np.argmax(bad)), column, wanted, hint)
+        self.reasons[f"{column} is not {wanted}"] = int(bad.sum())
+        self.bad |= bad
+
+    def _error(self, row: int, column: str, wanted: str, hint: str = "") -> DataError:
+        cell = self._columns[column][row].as_py()
+        found = "nothing" if cell is None else repr(cell)
+        where = f"{self.path}, row {row + self._first_row}, column {column!r}"
+        return DataError(f"{where}: wanted {wanted}, found {found}.{hint}")
+
+
+def read(
+    path: Path,
+    columns: Iterable[str],
+    *,
+    separator: str | None = None,
+    header: Sequence[str] | None = None,
+    encoded: Iterable[str] = (),
+    on_bad_row: OnBadRow = "error",
+) -> Table:
+    """Read some columns of a `.csv` or `.tsv` (both also `.gz`) or `.parquet` file.
+
+    `separator` is told by the file's name where it is None; a file of any other name is text when it is given. `header` names
+    the columns of a file without a header row. Columns in `encoded` hold few texts in many rows and are kept as codes.
+
+    Raises `DataError` when the file is missing, is empty, lacks a column or has a row of another length.
+    """
+    columns, suffix = list(dict.fromkeys(columns)), Path(path.name.removesuffix(".gz")).suffix.lower()
+    separator = separator or SEPARATORS.get(suffix)
+    if not path.is_file():
+        raise DataError(f"{path} {'is a folder, wanted a file' if path.is_dir() else 'does not exist'}.")
+    if suffix != ".parquet" and separator is None:
+        raise DataError(f"{path}: wanted a .csv, .tsv (plain or .gz) or .parquet file; for other text files give `separator`.")
+    try:
+        if suffix == ".parquet":
+            _check_names(path, parquet.read_schema(path).names, columns)
+            table = parquet.read_table(path, columns=columns)
+            table = pa.table({name: _with_nulls(table[name]) for name in columns})
+        else:
+            table = _read_text(path, columns, str(separator), header, set(encoded))
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if not len(table):
+        raise DataError(f"{path} has no rows.")
+    return Table(path, table, 1 if suffix == ".parquet" or header else 2, on_bad_row)
+
+
+def _read_text(path: Path, columns: list[str], separator: str, header: Sequence[str] | None, encoded: set[str]) -> pa.Table:
+    parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
+    names = {"column_names": list(header)} if header else {}
+    with csv.open_csv(path, csv.ReadOptions(**names), parse) as start:
+        _check_names(path, start.schema.names, columns)
+    convert = csv.ConvertOptions(
+        include_columns=columns,
+        column_types={name: ENCODED if name in encoded else pa.string() for name in columns},
+        null_values=MISSING,
+        strings_can_be_null=True,
+    )
+    try:
+        return csv.read_csv(path, csv.ReadOptions(**names), parse, convert)
+    except pa.ArrowInvalid:  # only a single thread counts rows, so that the error can name one
+        return csv.read_csv(path, csv.ReadOptions(**names, use_threads=False), parse, convert)
+
+
+def _check_names(path: Path, found: list[str], wanted: list[str]) -> None:
+    for name in wanted:
+        if found.count(name) != 1:
+            problem = "has no column" if name not in found else "has more than one column"
+            raise DataError(f"{path} {problem} {name!r}; it has {', '.join(found)}.{nearest(name, found)}")
+
+
+def _with_nulls(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Parquet cells with nulls for the texts and numbers that stand for a missing value."""
+    if pa.types.is_dictionary(cells.type):
+        cells = cells.cast(cells.type.value_type)
+    if pa.types.is_floating(cells.type):
+        return pc.if_else(pc.is_nan(cells), None, cells)
+    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
+        return pc.if_else(pc.is_in(cells, pa.array(MISSING, cells.type)), None, cells).cast(pa.string())
+    return cells
+
+
+def _parsed(cells: pa.ChunkedArray, wanted: pa.DataType, pattern: str) -> pa.ChunkedArray:
+    """Cells as numbers, null where they are missing or their text does not fit the pattern."""
+    try:
+        return cells.cast(wanted)
+    except pa.ArrowInvalid:
+        texts = cells.cast(pa.string())
+        return pc.if_else(pc.match_substring_regex(texts, pattern), texts, None).cast(wanted)
+
+
+def _is_null(cells: pa.ChunkedArray) -> Bool:
+    return np.asarray(cells.is_null().to_numpy(), dtype=bool)
+
+
+def _filled(cells: pa.ChunkedArray, missing: float) -> Any:
+    return pc.fill_null(cells, missing).to_numpy()
+
+
+def _dictionary(cells: pa.ChunkedArray) -> tuple[Int32, pa.Array]:
+    """The code of each cell (−1: missing) and the distinct values."""
+    coded = cells.unify_dictionaries() if pa.types.is_dictionary(cells.type) else cells.dictionary_encode()
+    array = pa.concat_arrays(coded.chunks)
+    return np.asarray(array.indices.fill_null(-1).to_numpy(zero_copy_only=False)), array.dictionary
+
+
+def _distinct(cells: pa.ChunkedArray) -> tuple[Int32, Ids]:
+    """The code of each cell (−1: missing) and the distinct values: whole numbers if they all are, else text."""
+    codes, values = _dictionary(cells)
+    texts = values.cast(pa.string())
+    if not pc.all(pc.match_substring_regex(texts, WHOLE_ID)).as_py():
+        return codes, texts.to_numpy(zero_copy_only=False)
+    whole = pc.replace_substring_regex(texts, r"\.0+$", "").cast(pa.int64())
+    return codes, whole.to_numpy(zero_copy_only=False)
+
+
+def _milliseconds(cells: pa.ChunkedArray, unit: str) -> Int64:
+    """Epoch milliseconds; what cannot be read, or lies far off, becomes some time outside `YEARS`."""
+    if pa.types.is_temporal(cells.type):
+        return _filled(cells.cast(pa.timestamp("ms"), safe=False).cast(pa.int64()), 0)
+    if unit not in UNITS:
+        texts = pd.Series(cells.cast(pa.string()).to_numpy(), dtype=object)
+        times = pd.to_datetime(texts, utc=True, format="ISO8601" if unit == "iso" else unit, errors="coerce")
+        return np.where(times.isna(), 0, times.dt.as_unit("ms").astype(np.int64))
+    factor, divisor = UNITS[unit]
+    low, high = EARLIEST * divisor // factor - 1, LATEST * divisor // factor + 1
+    whole = _parsed(cells, pa.int64(), WHOLE)
+    if whole.null_count == cells.null_count:
+        return np.clip(_filled(whole, 0), low, high) * factor // divisor
+    decimal = np.nan_to_num(_filled(_parsed(cells, pa.float64(), DECIMAL), np.nan))
+    return np.rint(np.clip(decimal, low, high) * factor / divisor).astype(np.int64)
+
+
+def _out_of_range(times: Int64) -> Bool:
+    return (times < EARLIEST) | (times >= LATEST)
+
+
+def _mostly(wrong: Bool, cells: pa.ChunkedArray) -> bool:
+    present = ~_is_null(cells)
+    return 2 * int((wrong & present).sum()) > int(present.sum())
+
+
+def _unit_hint(cells: pa.ChunkedArray) -> str:
+    """The unit, if any, in which most of the first cells are times of `YEARS`."""
+    sample = cells.slice(0, 1000)
+    if not pa.types.is_temporal(cells.type):
+        for unit in (*UNITS, "iso"):
+            if not _mostly(_out_of_range(_milliseconds(sample, unit)), sample):
+                return f" The column reads well as {unit!r} (`time_unit`)."
+    return ""

@@ -1,0 +1,178 @@
+"""RetailRocket's e-commerce events, item properties and category tree (Kaggle: retailrocket/ecommerce-dataset).
+
+`events.csv` has to be there; `item_properties_part1.csv`, `item_properties_part2.csv` and `category_tree.csv` are read when
+present; each may be gzipped. Texts are hashed, and numbers among the properties are written `n123.000`.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import union_categoricals
+
+from recsys.catalogue import Catalogue, CategoryTree
+from recsys.component import component
+from recsys.datasets.base import Dataset, Funnel, Source
+from recsys.datasets.reading import read
+from recsys.errors import ConfigError, DataError
+from recsys.events import KINDS, EventLog, Int64
+
+KAGGLE = "retailrocket/ecommerce-dataset"
+CATEGORY, PRICE, AVAILABLE = "categoryid", "790", "available"
+"""Names of the properties whose meaning is known; that 790 is the price is what those who looked at the data hold."""
+KNOWN = (CATEGORY, PRICE, AVAILABLE)
+
+WHERE_TO_GET_IT = (
+    f"Get it from Kaggle, https://www.kaggle.com/datasets/{KAGGLE}, and give the unzipped folder as `path`, "
+    "or set `download: true` (needs: pip install kagglehub)."
+)
+
+EVENTS = ("timestamp", "visitorid", "event", "itemid", "transactionid")
+PROPERTIES = ("timestamp", "itemid", "property", "value")
+TREE = ("categoryid", "parentid")
+
+
+@component
+class RetailRocket(Source):
+    """The folder `path` as it comes from Kaggle.
+
+    `properties`: "known" reads category, price and availability, "all" also the thousand hashed ones (20 million rows in
+    all), "none" none. Items that are born in the catalogue count as known from then on, so the choice may change their numbers.
+    `download` fetches the data through `kagglehub` (about 300 MB, kept in its cache), and `path` is not looked at.
+    """
+
+    path: str | None = None
+    properties: Literal["known", "all", "none"] = "known"
+    download: bool = False
+
+    def load(self) -> Dataset:
+        folder = _downloaded() if self.download else _folder(self.path)
+        source, funnel = _file(folder, "events"), Funnel()
+        if source is None:
+            raise DataError(f"{folder} has no events.csv or events.csv.gz. {WHERE_TO_GET_IT}")
+        properties = None if self.properties == "none" else _properties(folder, self.properties == "all", funnel)
+        return from_frames(_events(source), properties, _tree(folder), name="retailrocket", source=str(source), funnel=funnel)
+
+
+def from_frames(
+    events: pd.DataFrame,
+    properties: pd.DataFrame | None = None,
+    tree: pd.DataFrame | None = None,
+    *,
+    name: str,
+    source: str,
+    funnel: Funnel,
+) -> Dataset:
+    """A dataset from frames in RetailRocket's schema.
+
+    `events`: timestamp (epoch ms), visitorid, event, itemid, transactionid; `properties`: timestamp, itemid, property, value
+    (text); `tree`: categoryid, parentid (missing at a root). What is read and dropped is added to `funnel`.
+
+    Raises `DataError` for an event of another kind, for no events, and for a tree that is none.
+    """
+    funnel.add("rows read", len(events))
+    events = funnel.drop(events, events.duplicated(), "exact duplicate rows")
+    kind = pd.Categorical(events["event"], categories=KINDS).codes
+    if (kind < 0).any():
+        found = events["event"].iloc[int(np.argmax(kind < 0))]
+        raise DataError(f"{source}, column 'event': wanted {', '.join(KINDS)}, found {found!r}.")
+    if not len(events):
+        raise DataError(f"{source} holds no events.")
+    if properties is None:
+        properties = pd.DataFrame({column: [] for column in PROPERTIES}).astype({"timestamp": np.int64, "itemid": np.int64})
+    changes = properties.rename(columns={"timestamp": "time", "itemid": "item"})
+    log = EventLog.build(
+        events["visitorid"].to_numpy(),
+        events["itemid"].to_numpy(),
+        kind,
+        events["timestamp"].to_numpy(),
+        changes["item"].to_numpy(),
+        changes["time"].to_numpy(),
+    )
+    catalogue = Catalogue.build(
+        log.items,
+        log.item_born,
+        changes,
+        None if tree is None else _category_tree(tree, source),
+        category=CATEGORY,
+        price=PRICE,
+        available=AVAILABLE,
+    )
+    return Dataset(name, log, catalogue, funnel, source)
+
+
+def _category_tree(tree: pd.DataFrame, source: str) -> CategoryTree:
+    child, parent = (tree[column].astype("Int64").astype(object) for column in TREE)
+    try:
+        return CategoryTree.build([str(c) for c in child], [None if pd.isna(p) else str(p) for p in parent])
+    except ValueError as error:
+        raise DataError(f"{source}, the category tree beside it: {error}") from None
+
+
+def _events(path: Path) -> pd.DataFrame:
+    table = read(path, EVENTS)
+    return pd.DataFrame(
+        {
+            "timestamp": table.times("timestamp", "ms"),
+            "visitorid": table.whole_numbers("visitorid"),
+            "event": pd.Categorical.from_codes(table.kinds("event", {kind: kind for kind in KINDS}), KINDS),
+            "itemid": table.whole_numbers("itemid"),
+            "transactionid": table.numbers("transactionid"),
+        }
+    )
+
+
+def _properties(folder: Path, every: bool, funnel: Funnel) -> pd.DataFrame | None:
+    paths = [path for part in (1, 2) if (path := _file(folder, f"item_properties_part{part}"))]
+    if not paths:
+        return None
+    parts = [_property_columns(path, every, funnel) for path in paths]
+    timestamp, itemid, prop, value = zip(*parts, strict=True)
+    return pd.DataFrame(
+        {
+            "timestamp": np.concatenate(timestamp),
+            "itemid": np.concatenate(itemid),
+            "property": union_categoricals(prop),
+            "value": union_categoricals(value),
+        }
+    )
+
+
+def _property_columns(path: Path, every: bool, funnel: Funnel) -> tuple[Int64, Int64, pd.Categorical, pd.Categorical]:
+    table = read(path, PROPERTIES, encoded=("property",))
+    timestamp, itemid, prop = table.times("timestamp", "ms"), table.whole_numbers("itemid"), table.encoded("property")
+    keep = np.full(len(table), True) if every else np.asarray(prop.isin(KNOWN))
+    funnel.add(f"{path.name}: rows read", len(table))
+    funnel.add(f"{path.name}: rows of properties that are not read", int((~keep).sum()))
+    return timestamp[keep], itemid[keep], prop[keep], table.encoded("value", keep)
+
+
+def _tree(folder: Path) -> pd.DataFrame | None:
+    path = _file(folder, "category_tree")
+    if path is None:
+        return None
+    table = read(path, TREE)
+    return pd.DataFrame({"categoryid": table.whole_numbers("categoryid"), "parentid": table.numbers("parentid")})
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    return next((path for suffix in (".csv", ".csv.gz") if (path := folder / f"{name}{suffix}").is_file()), None)
+
+
+def _folder(path: str | None) -> Path:
+    if path is None:
+        raise DataError(f"RetailRocket needs `path`, the folder of its files. {WHERE_TO_GET_IT}")
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DataError(f"{path} is not a folder. {WHERE_TO_GET_IT}")
+    return folder
+
+
+def _downloaded() -> Path:
+    if find_spec("kagglehub") is None:
+        raise ConfigError("`download: true` needs the kagglehub package: pip install kagglehub")
+    import kagglehub
+
+    return Path(kagglehub.dataset_download(KAGGLE))

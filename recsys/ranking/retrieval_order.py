@@ -1,0 +1,23 @@
+"""No second stage: the yardstick for every ranker."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from recsys.component import component
+from recsys.features import FeatureMatrix
+from recsys.pools import Float32
+from recsys.ranking.base import Examples, Ranker
+
+
+@component
+class RetrievalOrder(Ranker):
+    """Candidates stay in the order in which retrieval brought them."""
+
+    learns: ClassVar[bool] = False
+
+    def fit(self, windows: Sequence[Examples]) -> None:
+        """Nothing to learn."""
+
+    def score(self, features: FeatureMatrix) -> Float32:
+        """The retrieval stage's fused score."""
+        return features.pool.fusion

@@ -1,0 +1,172 @@
+"""The two stages together: fit on the past, recommend, save and load."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from recsys.catalogue import Catalogue
+from recsys.errors import DataError, NotFittedError
+from recsys.events import EventLog, Vocabulary
+from recsys.features import FeatureMatrix, FeatureSet
+from recsys.pools import CandidatePool, Float32, Ranking
+from recsys.queries import Queries
+from recsys.ranking import Examples, Ranker
+from recsys.retrieval import Retriever
+from recsys.splits import Task
+from recsys.stages import Stages
+
+FORMAT = 1
+"""Version of the saved folder's layout."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recommendations:
+    """Lists under the shop's own ids. `item`: `object[q, k]`, None pads a short list; `score`: `float32[q, k]`."""
+
+    user: npt.NDArray[np.generic]
+    item: npt.NDArray[np.object_]
+    score: Float32
+
+
+class TwoStageRecommender:
+    """A retriever, a feature set and a ranker, fitted on the past of one cutoff.
+
+    At each label cutoff the retriever is fitted on what came before, its candidates are described and graded by what came
+    after, and the ranker learns from all of them. Then retriever and features are fitted once more, at the cutoff itself.
+    """
+
+    def __init__(self, retriever: Retriever, features: FeatureSet, ranker: Ranker, candidates: int = 200) -> None:
+        self.retriever, self.features, self.ranker, self.candidates = retriever, features, ranker, candidates
+        self.history: EventLog | None = None
+        self.cutoff = 0
+
+    def fit(
+        self,
+        log: EventLog,
+        catalogue: Catalogue,
+        cutoff: int,
+        labels: Sequence[Task] = (),
+        stages: Stages | None = None,
+    ) -> "TwoStageRecommender":
+        """Fit both stages for queries at `cutoff`, from events before it; `labels` are the label windows' tasks, oldest first.
+
+        Raises `ValueError` when a label window reaches past the cutoff, `DataError` when a ranker that learns is given none.
+        """
+        stages = stages or Stages()
+        if late := [task.window for task in labels if task.window.end > cutoff]:
+            raise ValueError(f"label window {late[0]} reaches past the cutoff")
+        if self.ranker.learns:
+            if not labels:
+                raise DataError(
+                    f"ranker: {type(self.ranker).__name__} learns from label windows and was given none;"
+                    " set split.label_cutoffs to 1 or more, or ranker=none"
+                )
+            windows = []
+            for i, task in enumerate(labels, start=1):
+                with stages.group(f"label window {i} of {len(labels)}: {task.window}"):
+                    windows.append(self._examples(log, catalogue, task, stages))
+            with stages("ranker fit"):
+                self.ranker.fit(windows)
+        self._fit_first_stage(log, catalogue, cutoff, stages)
+        self.history, self.cutoff = log.before(cutoff), cutoff
+        return self
+
+    def _fit_first_stage(self, log: EventLog, catalogue: Catalogue, cutoff: int, stages: Stages) -> None:
+        past, known = log.before(cutoff), catalogue.before(cutoff)
+        with stages("retriever fit"):
+            self.retriever.fit(past, known)
+        if self.ranker.learns:
+            with stages("features fit"):
+                self.features.fit(past, known)
+
+    def _examples(self, log: EventLog, catalogue: Catalogue, task: Task, stages: Stages) -> Examples:
+        self._fit_first_stage(log, catalogue, task.window.cutoff, stages)
+        with stages("retrieve"):
+            pool = self.retriever.pool(task.queries, self.candidates)
+        with stages("features"):
+            return Examples(self.features.compute(pool, task.queries), task.truth)
+
+    def pool(self, queries: Queries) -> CandidatePool:
+        """The first stage's candidates."""
+        return self.retriever.pool(queries, self.candidates)
+
+    def describe(self, pool: CandidatePool, queries: Queries) -> FeatureMatrix:
+        """What the ranker sees of the candidates: no column where it does not learn."""
+        if self.ranker.learns:
+            return self.features.compute(pool, queries)
+        return FeatureMatrix(np.empty((len(pool), 0), dtype=np.float32), (), (), pool)
+
+    def rank(self, pool: CandidatePool, queries: Queries, k: int) -> Ranking:
+        """The second stage's `k` best of the pool."""
+        return pool.order(self.ranker.score(self.describe(pool, queries)), k)
+
+    def queries(self, users: Sequence[object] | npt.NDArray[np.generic]) -> Queries:
+        """Queries at the cutoff for users given by their own ids; unknown ones have an empty history."""
+        history = self._fitted()
+        return Queries.at(history, history.users.numbers(users), self.cutoff)
+
+    def recommend(self, users: Sequence[object] | npt.NDArray[np.generic], k: int = 10) -> Recommendations:
+        """The `k` best items for each user, by own ids. Raises `NotFittedError` before `fit` or `load`."""
+        history = self._fitted()
+        queries = self.queries(users)
+        ranking = self.rank(self.pool(queries), queries, k)
+        own = np.concatenate([history.items.ids.astype(object), np.array([None], dtype=object)])
+        return Recommendations(np.asarray(users), own[ranking.item], ranking.score)
+
+    def _fitted(self) -> EventLog:
+        if self.history is None:
+            raise NotFittedError("TwoStageRecommender: fit or load before recommending")
+        return self.history
+
+    def save(self, folder: Path) -> None:
+        """Write the model into `folder`, whole or not at all: arrays, text and Parquet only."""
+        history = self._fitted()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            draft = Path(scratch) / "model"
+            self.retriever.save(draft / "retriever")
+            self.features.save(draft / "features")
+            self.ranker.save(draft / "ranker")
+            events = {name: getattr(history, name) for name in ("user", "item", "kind", "time")}
+            pq.write_table(pa.table(events), draft / "history.parquet")
+            users = {"id": history.users.ids, "born": history.user_born}
+            pq.write_table(pa.table(users), draft / "users.parquet")
+            items = {"id": history.items.ids, "born": history.item_born}
+            pq.write_table(pa.table(items), draft / "items.parquet")
+            about = {"format": FORMAT, "cutoff": self.cutoff, "candidates": self.candidates}
+            (draft / "model.yaml").write_text(yaml.safe_dump(about))
+            if folder.exists():
+                shutil.rmtree(folder)
+            draft.rename(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "TwoStageRecommender":
+        """Read what `save` wrote; runs no code from the folder. Raises `DataError` when it is not a saved model."""
+        folder = Path(folder)
+        about = folder / "model.yaml"
+        if not about.is_file():
+            raise DataError(f"{folder} is not a saved model: wanted model.yaml in it")
+        values = yaml.safe_load(about.read_text())
+        if values.get("format") != FORMAT:
+            raise DataError(f"{about}: wanted format {FORMAT}, found {values.get('format')}; save the model anew")
+        model = cls(
+            Retriever.open(folder / "retriever"),
+            FeatureSet.open(folder / "features"),
+            Ranker.open(folder / "ranker"),
+            values["candidates"],
+        )
+        events, users, items = (pq.read_table(folder / f"{name}.parquet") for name in ("history", "users", "items"))
+        arrays = [events[name].to_numpy() for name in ("user", "item", "kind", "time")]
+        vocabularies = [Vocabulary(table["id"].to_numpy()) for table in (users, items)]
+        born = [table["born"].to_numpy() for table in (users, items)]
+        model.history = EventLog(*arrays, *vocabularies, *born)
+        model.cutoff = values["cutoff"]
+        return model

@@ -1,0 +1,60 @@
+"""The protocol of the first stage."""
+
+from abc import ABC, abstractmethod
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from recsys.catalogue import Catalogue
+from recsys.component import Component, component
+from recsys.events import KINDS, EventKind, EventLog, Int64, Kind
+from recsys.pools import CandidatePool, Float32, Ranking
+from recsys.queries import Queries, pair_key
+
+Seen = Literal["keep", "drop_bought", "drop_touched"]
+KindWeights = dict[Kind, Annotated[float, Field(ge=0)]]
+SIGNAL_WEIGHTS: KindWeights = {"view": 1.0, "addtocart": 3.0, "transaction": 5.0}
+
+
+@component
+class Retriever(Component, ABC):
+    """Finds candidates: fitted on the past of a cutoff, asked with queries that carry their own histories."""
+
+    name: ClassVar[str]
+    """What its candidates are labelled with when it is the only source."""
+    seen: Seen = "keep"
+    """Which of the query's own items may be proposed: all (`keep`), not those it bought, or none that it touched."""
+
+    @abstractmethod
+    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+        """Learn from the log and the catalogue, both already cut at the cutoff."""
+
+    @abstractmethod
+    def retrieve(self, queries: Queries, k: int) -> Ranking:
+        """The `k` best items of each query; shorter lists are padded with −1."""
+
+    def pool(self, queries: Queries, k: int) -> CandidatePool:
+        """Up to `k` candidates a query, with the evidence for each."""
+        return CandidatePool.from_rankings({self.name: self.retrieve(queries, k)})
+
+    def excluded(self, queries: Queries) -> Int64:
+        """Ascending `pair_key`s of the (query, item) pairs that `seen` forbids."""
+        if self.seen == "keep":
+            return np.empty(0, dtype=np.int64)
+        gone = np.ones(len(queries.kind), dtype=bool) if self.seen == "drop_touched" else queries.kind == EventKind.transaction
+        return np.unique(pair_key(queries.row[gone], queries.item[gone]))
+
+
+def kind_weights(weights: KindWeights) -> Float32:
+    """A weight for each `EventKind`, 0 for a kind that is not named: `float32[3]`."""
+    return np.array([weights.get(kind, 0.0) for kind in KINDS], dtype=np.float32)
+
+
+def is_member(keys: Int64, ascending: Int64) -> npt.NDArray[np.bool_]:
+    """Which of `keys` are among the `ascending` ones."""
+    if not len(ascending):
+        return np.zeros(len(keys), dtype=bool)
+    place = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
+    return ascending[place] == keys
