@@ -44,11 +44,18 @@ class Component:
     def restore(self, state: State) -> None:
         """Take back what `state` gave."""
 
+    def write_files(self, folder: Path) -> None:
+        """Write what is not an array, such as trees as text, into `folder`."""
+
+    def read_files(self, folder: Path) -> None:
+        """Read what `write_files` wrote."""
+
     def save(self, folder: Path) -> None:
         """Write `settings.yaml` and `state.npz` into `folder`, which is made."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "settings.yaml").write_text(yaml.safe_dump(self.settings(), sort_keys=False))
         np.savez(folder / "state.npz", allow_pickle=False, **self.state())
+        self.write_files(folder)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -60,6 +67,7 @@ class Component:
             component = construct(yaml.safe_load((folder / "settings.yaml").read_text()), trusted=cls.trusted)
             with np.load(folder / "state.npz", allow_pickle=False) as arrays:
                 component.restore(dict(arrays))
+            component.read_files(folder)
         except FileNotFoundError as error:
             raise DataError(f"{folder} does not hold a saved component: {Path(error.filename).name} is missing") from None
         if not isinstance(component, cls):

@@ -7,6 +7,7 @@
 At each cutoff all that may be used is `log.before(cutoff)`; what is asked for happens in the window that begins there.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -112,10 +113,10 @@ class Split(Component):
         if value is None:
             return value
         try:
-            length = pd.Timedelta(value.lower() if value.lower().endswith("d") else value)
+            length = _milliseconds(value)
         except ValueError:
             raise ValueError(f"wanted a span such as 28d or 12h, found {value!r}") from None
-        if length < pd.Timedelta(0):
+        if length < 0:
             raise ValueError(f"a span can't be negative, found {value!r}")
         return value
 
@@ -201,7 +202,7 @@ class Split(Component):
 
 
 def _milliseconds(span: str) -> int:
-    return int(pd.Timedelta(span.lower() if span.lower().endswith("d") else span) / pd.Timedelta(1, "ms"))
+    return int(pd.Timedelta(re.sub(r"(?<=[\d ])d\b|(?<=\d)d(?=\d)", "D", span)) / pd.Timedelta(1, "ms"))
 
 
 def _text(time: int) -> str:

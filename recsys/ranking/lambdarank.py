@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import lightgbm as lgb
 import numpy as np
@@ -152,20 +152,15 @@ class LambdaRank(Ranker):
             raise DataError(f"ranker: learned {len(learned)} features, was given {len(features.names)}; differing: {differ}")
         return self.booster
 
-    def save(self, folder: Path) -> None:
-        """Settings, and the trees as LightGBM's own text."""
-        super().save(folder)
+    def write_files(self, folder: Path) -> None:
+        """The trees as LightGBM's own text."""
         if self.booster is not None:
             (folder / "trees.txt").write_text(self.booster.model_to_string())
 
-    @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
-        ranker = super().open(folder)
+    def read_files(self, folder: Path) -> None:
+        """Read the trees."""
         trees = folder / "trees.txt"
-        if trees.exists():
-            ranker.booster = lgb.Booster(model_str=trees.read_text())
-        return ranker
+        self.booster = lgb.Booster(model_str=trees.read_text()) if trees.exists() else None
 
 
 def _divide(windows: Sequence[Examples]) -> tuple[list[Examples], Examples]:

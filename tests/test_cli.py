@@ -1,0 +1,55 @@
+"""The command line as a user meets it: real processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recsys import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "RECSYS_HOME": str(folder), "COLUMNS": "200"}
+    command = [sys.executable, str(ROOT / "train.py"), f"outputs={folder / 'outputs'}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("retriever=alz", "error: retriever: there is no config called 'alz'. Did you mean 'als'"),
+        ("retrievr=als", "error: retrievr: there is no such key or group. Did you mean 'retriever'"),
+        ("retriever.factrs=3", "error: retriever.factrs: there is no such key or group. Did you mean 'retriever.factors'"),
+        ("retriever.factors=many", "error: retriever.factors: Input should be a valid integer"),
+        ("retriever.seen=kep", "Did you mean 'keep'?"),
+        ("+retriever.factrs=3", "error: retriever.factrs: ALS has no such option. Did you mean 'factors'?"),
+        ("split.cutoff=soon", "error: split.cutoff: wanted a time such as 2015-08-18T04:23:20"),
+        ("features.families=[item,usr]", "error: features.families: no family is called 'usr'. Did you mean 'user'"),
+        ("candidates=0", "error: candidates: wanted a whole number of at least 1, found 0"),
+        ("retriever.factors=[", "error: "),
+    ],
+)
+def test_a_mistake_ends_in_one_line_before_any_work(tmp_path: Path, argument: str, says: str):
+    done = train(tmp_path, "tracking=none", argument)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "load" not in done.stdout
+
+
+def test_help_teaches_groups_and_shows_four_commands(tmp_path: Path):
+    done = train(tmp_path, "--help")
+    assert done.returncode == 0
+    for group in ("dataset", "split", "retriever", "features", "ranker", "evaluation", "tracking", "experiment", "debug"):
+        assert f"\n{group}: " in done.stdout
+    assert done.stdout.count("python train.py") >= 4
+    assert not list(tmp_path.glob("outputs/*"))
+
+
+def test_known_keys_are_those_of_the_chosen_groups():
+    assert "retriever.half_life_days" in cli.known_keys(["retriever=history"])
+    assert "retriever.half_life_days" not in cli.known_keys(["retriever=als"])

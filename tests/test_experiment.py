@@ -1,0 +1,151 @@
+"""Runs end to end: real MLflow stores, real files."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from recsys.recommender import TwoStageRecommender
+
+ROOT = Path(__file__).resolve().parent.parent
+SHOP = ("dataset=synthetic", "dataset.scale=0.01", "features=base")
+TINY = (*SHOP, "split.label_cutoffs=2", "retriever=als", "retriever.factors=8", "retriever.iterations=3")
+SYSTEMS = ("popularity", "history", "retrieval", "two_stage")
+
+
+def train(
+    folder: Path, *arguments: str, options: tuple[str, ...] = TINY, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "RECSYS_HOME": str(folder), "COLUMNS": "200"}
+    command = [sys.executable, str(ROOT / "train.py"), *arguments, f"outputs={folder / 'outputs'}", *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd or folder, env=environment, timeout=600)
+
+
+def untimed(folder: Path) -> dict[str, float]:
+    values = json.loads((folder / "metrics.json").read_text())
+    return {name: value for name, value in values.items() if not name.startswith("seconds/")}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def run(home: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One run of the main job, and what it printed."""
+    elsewhere = home / "elsewhere"
+    elsewhere.mkdir()
+    done = train(home, cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    return (home / "outputs" / "latest").resolve(), done
+
+
+@pytest.fixture(scope="module")
+def client(home: Path, run: object) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{home}/mlflow.db")
+
+
+def only_run(client: mlflow.MlflowClient) -> mlflow.entities.Run:
+    experiment = client.get_experiment_by_name("recsys")
+    return client.search_runs(
+        [experiment.experiment_id], "tags.overrides LIKE '%dataset.scale=0.01%'", order_by=["start_time"]
+    )[0]
+
+
+def test_the_run_folder_holds_everything(run: tuple[Path, object]):
+    folder, _ = run
+    names = {path.name for path in folder.iterdir()}
+    assert {"metrics.json", "config.yaml", "per_query.parquet", "recommendations.parquet", "model"} <= names
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["retriever"]["factors"] == 8
+    assert not list(folder.rglob("*.pkl")) + list(folder.rglob("*.pickle"))
+
+
+def test_the_table_shows_baselines_and_both_stages(run: tuple[Path, subprocess.CompletedProcess[str]]):
+    _, done = run
+    for word in ("popularity", "history", "retrieval", "two-stage", "NDCG@10", "Candidate recall", "mlflow ui"):
+        assert word in done.stdout
+
+
+def test_metrics_are_means_over_the_queries(run: tuple[Path, object]):
+    folder, _ = run
+    values, queries = untimed(folder), pd.read_parquet(folder / "per_query.parquet")
+    assert values["queries/count"] == len(queries) > 0
+    for system in SYSTEMS:
+        for name in ("ndcg_at_10", "hit_rate_at_1", "mrr_at_20", "recall_at_3", "map_at_5", "precision_at_5"):
+            assert values[f"{system}/{name}"] == pytest.approx(queries[f"{system}/{name}"].mean(), abs=1e-12)
+    assert values["candidates/recall_at_200"] == pytest.approx(queries["candidates/recall_at_200"].mean(), abs=1e-12)
+
+
+def test_the_metrics_are_those_of_the_lists(run: tuple[Path, object]):
+    """Hit rate from the files that a user can open: lists against purchases after the cutoff."""
+    folder, _ = run
+    lists = pd.read_parquet(folder / "recommendations.parquet")
+    queries = pd.read_parquet(folder / "per_query.parquet")
+    assert lists.groupby("user")["rank"].apply(lambda r: list(r) == list(range(1, len(r) + 1))).all()
+    assert not lists.duplicated(["user", "item"]).any()
+    assert set(lists.user) <= set(queries.user)
+
+
+def test_the_saved_model_gives_the_run_s_lists(run: tuple[Path, object]):
+    folder, _ = run
+    lists = pd.read_parquet(folder / "recommendations.parquet")
+    users = pd.read_parquet(folder / "per_query.parquet")["user"].to_numpy()
+    got = TwoStageRecommender.load(folder / "model").recommend(users, 20)
+    row, place = np.nonzero(got.item != None)  # noqa: E711  (elementwise)
+    again = pd.DataFrame({"user": users[row], "rank": place + 1, "item": got.item[row, place].astype(lists.item.dtype)})
+    pd.testing.assert_frame_equal(again, lists[["user", "rank", "item"]], check_dtype=False)
+
+
+def test_mlflow_holds_the_run(run: tuple[Path, object], client: mlflow.MlflowClient):
+    folder, _ = run
+    kept = only_run(client)
+    assert kept.info.status == "FINISHED"
+    for name, value in untimed(folder).items():
+        assert kept.data.metrics[name] == pytest.approx(value)
+    assert kept.data.params["retriever.factors"] == "8"
+    assert kept.inputs.dataset_inputs[0].dataset.digest == kept.data.tags["dataset_fingerprint"]
+    curve = client.get_metric_history(kept.info.run_id, "candidates/recall_at_k")
+    assert [point.step for point in curve] == [10, 20, 50, 100, 200, 500]
+    assert client.get_metric_history(kept.info.run_id, "ranker/validation_ndcg_at_10")
+    names = {artifact.path for artifact in client.list_artifacts(kept.info.run_id)}
+    assert {"config.yaml", "metrics.json", "per_query.parquet", "model", "feature_importance.png", "recall_curve.png"} <= names
+    local = mlflow.artifacts.download_artifacts(
+        run_id=kept.info.run_id, artifact_path="model", tracking_uri=client.tracking_uri
+    )
+    assert TwoStageRecommender.load(local).cutoff > 0
+
+
+def test_same_seed_same_metrics_to_the_last_digit(home: Path, run: tuple[Path, object]):
+    folder, _ = run
+    done = train(home, "tracking=none", "ranker.threads=1", "retriever.threads=1")
+    assert done.returncode == 0, done.stderr
+    assert untimed((home / "outputs" / "latest").resolve()) == untimed(folder)
+
+
+def test_the_jobs_of_a_multirun_are_children_of_one_run(home: Path, client: mlflow.MlflowClient):
+    done = train(home, "-m", "retriever=history,popularity", "ranker=none", options=SHOP)
+    assert done.returncode == 0, done.stderr
+    experiment = client.get_experiment_by_name("recsys")
+    parents = client.search_runs([experiment.experiment_id], "attributes.run_name LIKE 'multirun%'")
+    assert [parent.info.status for parent in parents] == ["FINISHED"]
+    children = client.search_runs([experiment.experiment_id], f"tags.mlflow.parentRunId = '{parents[0].info.run_id}'")
+    assert sorted(child.data.tags["retriever"] for child in children) == ["history", "popularity"]
+    assert (home / "outputs" / "latest" / "metrics.json").is_file()
+
+
+def test_a_run_that_fails_is_marked_failed_with_its_error(home: Path, client: mlflow.MlflowClient):
+    done = train(home, "split.min_events=100000")
+    assert done.returncode == 2
+    assert "no query is left" in done.stderr
+    experiment = client.get_experiment_by_name("recsys")
+    failed = client.search_runs([experiment.experiment_id], "attributes.status = 'FAILED'")
+    assert any("no query is left" in run.data.tags["error"] for run in failed)
