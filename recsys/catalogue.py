@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from recsys.digest import digest
 from recsys.events import Int32, Int64, Vocabulary, number_by_first_time
 from recsys.queries import pair_key
 
@@ -151,6 +152,11 @@ class Catalogue:
             self.name_property,
             self.available_property,
         )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the changes, the tree and what the properties mean; items go by their numbers."""
+        return digest(self)
 
     def latest(self, name: str | None) -> Int32:
         """The newest text of property `name` of each item, as numbers into `texts`: `int32[n_items]`, −1 where unknown."""

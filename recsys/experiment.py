@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, PositiveInt
 from rich.console import Console
 
+from recsys.cache import NoCache
 from recsys.component import Component, component, construct
 from recsys.datasets import Dataset, Source
 from recsys.errors import ConfigError, nearest
@@ -63,6 +64,7 @@ class Parts:
     ranker: Ranker
     evaluation: Evaluation
     tracking: Tracker
+    cache: NoCache
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Parts":
@@ -123,7 +125,7 @@ def _run(parts: Parts, config: Mapping[str, Any], folder: Path, tracked: Run, st
     if fold.test.end > log.time[-1] + 1:
         console.print("[yellow]The test window reaches past the last event: what happens after that cannot count.[/]")
 
-    recommender = TwoStageRecommender(parts.retriever, parts.features, parts.ranker, config["candidates"])
+    recommender = TwoStageRecommender(parts.retriever, parts.features, parts.ranker, config["candidates"], parts.cache)
     recommender.fit(log, catalogue, fold.test.cutoff, labels, stages)
     per_query, lists = _judge(parts.evaluation, recommender, dataset, test, stages)
     result = {name: float(np.mean(values)) for name, values in per_query.items()}
@@ -171,13 +173,15 @@ def _judge(
         for name, baseline in evaluation.baselines.items():
             baseline.fit(dataset.log.before(queries.time), dataset.catalogue.before(queries.time))
             lists[name] = baseline.retrieve(queries, depth)
+    pool = recommender.pool(queries)
+    deeper = [k for k in evaluation.candidate_ks if k > recommender.candidates]
+    retriever = recommender.retriever
     with stages("retrieve"):
-        pool = recommender.pool(queries)
-        deeper = [k for k in evaluation.candidate_ks if k > recommender.candidates]
-        deep = recommender.retriever.pool(queries, max(deeper)) if deeper else pool
+        deep = retriever.pool(queries, max(deeper)) if deeper else pool
     lists["retrieval"] = pool.retrieved(depth)
+    described = recommender.describe(pool, queries)
     with stages("rank"):
-        lists["two_stage"] = recommender.rank(pool, queries, depth)
+        lists["two_stage"] = pool.order(recommender.ranker.score(described), depth)
     with stages("metrics"):
         values: PerQuery = {}
         for system, ranking in lists.items():

@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from recsys.cache import NoCache
 from recsys.catalogue import Catalogue
 from recsys.errors import DataError, NotFittedError
 from recsys.events import EventLog, Vocabulary
 from recsys.features import FeatureMatrix, FeatureSet
+from recsys.first_stage import FirstStage
 from recsys.pools import CandidatePool, Float32, Ranking
 from recsys.queries import Queries
 from recsys.ranking import Examples, Ranker
@@ -40,11 +42,21 @@ class TwoStageRecommender:
     """A retriever, a feature set and a ranker, fitted on the past of one cutoff.
 
     At each label cutoff the retriever is fitted on what came before, its candidates are described and graded by what came
-    after, and the ranker learns from all of them. Then retriever and features are fitted once more, at the cutoff itself.
+    after, and the ranker learns from all of them. Then retriever and features are fitted once more, at the cutoff itself, as
+    soon as they are needed. What the first stage makes is taken from the `cache` where it was made before.
     """
 
-    def __init__(self, retriever: Retriever, features: FeatureSet, ranker: Ranker, candidates: int = 200) -> None:
-        self.retriever, self.features, self.ranker, self.candidates = retriever, features, ranker, candidates
+    def __init__(
+        self,
+        retriever: Retriever,
+        features: FeatureSet,
+        ranker: Ranker,
+        candidates: int = 200,
+        cache: NoCache | None = None,
+    ) -> None:
+        self._retriever, self._features, self.ranker, self.candidates = retriever, features, ranker, candidates
+        self._first: FirstStage | None = None
+        self.cache = cache or NoCache()
         self.history: EventLog | None = None
         self.cutoff = 0
 
@@ -63,6 +75,10 @@ class TwoStageRecommender:
         stages = stages or Stages()
         if late := [task.window for task in labels if task.window.end > cutoff]:
             raise ValueError(f"label window {late[0]} reaches past the cutoff")
+
+        def first_stage(at: int) -> FirstStage:
+            return FirstStage(self._retriever, self._features, self.candidates, log, catalogue, at, self.cache, stages)
+
         if self.ranker.learns:
             if not labels:
                 raise DataError(
@@ -72,37 +88,31 @@ class TwoStageRecommender:
             windows = []
             for i, task in enumerate(labels, start=1):
                 with stages.group(f"label window {i} of {len(labels)}: {task.window}"):
-                    windows.append(self._examples(log, catalogue, task, stages))
+                    windows.append(_examples(first_stage(task.window.cutoff), task))
             with stages("ranker fit"):
                 self.ranker.fit(windows)
-        self._fit_first_stage(log, catalogue, cutoff, stages)
-        self.history, self.cutoff = log.before(cutoff), cutoff
+        self._first, self.history, self.cutoff = first_stage(cutoff), log.before(cutoff), cutoff
         return self
 
-    def _fit_first_stage(self, log: EventLog, catalogue: Catalogue, cutoff: int, stages: Stages) -> None:
-        past, known = log.before(cutoff), catalogue.before(cutoff)
-        with stages("retriever fit"):
-            self.retriever.fit(past, known)
-        if self.ranker.learns:
-            with stages("features fit"):
-                self.features.fit(past, known)
+    @property
+    def retriever(self) -> Retriever:
+        """The retriever; after `fit`, fitted at the cutoff."""
+        return self._first.retriever if self._first else self._retriever
 
-    def _examples(self, log: EventLog, catalogue: Catalogue, task: Task, stages: Stages) -> Examples:
-        self._fit_first_stage(log, catalogue, task.window.cutoff, stages)
-        with stages("retrieve"):
-            pool = self.retriever.pool(task.queries, self.candidates)
-        with stages("features"):
-            return Examples(self.features.compute(pool, task.queries), task.truth)
+    @property
+    def features(self) -> FeatureSet:
+        """The features; after `fit`, fitted at the cutoff, unless the ranker needs none."""
+        return self._first.features if self._first and self.ranker.learns else self._features
 
     def pool(self, queries: Queries) -> CandidatePool:
         """The first stage's candidates."""
-        return self.retriever.pool(queries, self.candidates)
+        return self._first.pool(queries) if self._first else self._retriever.pool(queries, self.candidates)
 
     def describe(self, pool: CandidatePool, queries: Queries) -> FeatureMatrix:
         """What the ranker sees of the candidates: no column where it does not learn."""
-        if self.ranker.learns:
-            return self.features.compute(pool, queries)
-        return FeatureMatrix(np.empty((len(pool), 0), dtype=np.float32), (), (), pool)
+        if not self.ranker.learns:
+            return FeatureMatrix(np.empty((len(pool), 0), dtype=np.float32), (), (), pool)
+        return self._first.describe(pool, queries) if self._first else self._features.compute(pool, queries)
 
     def rank(self, pool: CandidatePool, queries: Queries, k: int) -> Ranking:
         """The second stage's `k` best of the pool."""
@@ -170,3 +180,7 @@ class TwoStageRecommender:
         model.history = EventLog(*arrays, *vocabularies, *born)
         model.cutoff = values["cutoff"]
         return model
+
+
+def _examples(first: FirstStage, task: Task) -> Examples:
+    return Examples(first.describe(first.pool(task.queries), task.queries), task.truth)

@@ -16,6 +16,8 @@ class Stages:
     console: Console | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     """Summed seconds of each stage."""
+    last: float = 0.0
+    """Seconds of the stage that ended last."""
     _group: str = ""
     _status: Status | None = None
 
@@ -25,7 +27,7 @@ class Stages:
         start = time.perf_counter()
         with self._shown(f"{self._group} · {name}" if self._group else name):
             yield
-        spent = time.perf_counter() - start
+        self.last = spent = time.perf_counter() - start
         self.seconds[name] = self.seconds.get(name, 0.0) + spent
         if not self._group:
             self._tick(name, spent)

@@ -1,0 +1,92 @@
+"""The first stage at one cutoff: retriever, pools and features, made when they are first asked for or taken from the cache."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.cache import NoCache, Stage
+from recsys.catalogue import Catalogue
+from recsys.component import Component
+from recsys.events import EventLog
+from recsys.features import FeatureMatrix, FeatureSet
+from recsys.pools import CandidatePool
+from recsys.queries import Queries
+from recsys.retrieval import Retriever
+from recsys.stages import Stages
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class FirstStage:
+    """Candidates and their features for queries at `cutoff`, from what the log and the catalogue hold before it.
+
+    The given retriever and features are templates: copies of them are fitted, so that one cutoff does not disturb another.
+    """
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        features: FeatureSet,
+        candidates: int,
+        log: EventLog,
+        catalogue: Catalogue,
+        cutoff: int,
+        cache: NoCache,
+        stages: Stages,
+    ) -> None:
+        self._templates, self.candidates, self._cache, self._stages = (retriever, features), candidates, cache, stages
+        self._past = log.before(cutoff), catalogue.before(cutoff)
+        self._identity = lambda: (log.fingerprint, catalogue.fingerprint, cutoff)
+        self.seconds: dict[str, float] = {}
+        """What the newest pool and its features took when they were made, be it in an earlier run."""
+
+    @cached_property
+    def retriever(self) -> Retriever:
+        """The fitted retriever."""
+        with self._stages("retriever fit"):
+            return self._cache.fitted("retriever", self._templates[0], self._identity, lambda fresh: fresh.fit(*self._past))
+
+    @cached_property
+    def features(self) -> FeatureSet:
+        """The fitted features."""
+        with self._stages("features fit"):
+            return self._cache.fitted("features", self._templates[1], self._identity, lambda fresh: fresh.fit(*self._past))
+
+    def pool(self, queries: Queries) -> CandidatePool:
+        """The queries' candidates."""
+
+        def make() -> Arrays:
+            retriever = self.retriever
+            with self._stages("retrieve"):
+                pool = retriever.pool(queries, self.candidates)
+            columns = {name: getattr(pool, name) for name in ("indptr", "item", "rank", "score", "fusion")}
+            return columns | {"sources": np.array(pool.sources, dtype=np.str_)}
+
+        made = self._timed("pool", self._templates[0], lambda: (self._identity(), self.candidates, queries), make)
+        sources = tuple(made["sources"].tolist())
+        return CandidatePool(made["indptr"], made["item"], sources, made["rank"], made["score"], made["fusion"])
+
+    def describe(self, pool: CandidatePool, queries: Queries) -> FeatureMatrix:
+        """The features of the queries' candidates."""
+
+        def make() -> Arrays:
+            features = self.features
+            with self._stages("features"):
+                matrix = features.compute(pool, queries)
+            named = {name: np.array(getattr(matrix, name), dtype=np.str_) for name in ("names", "families")}
+            return named | {"values": matrix.values}
+
+        made = self._timed("features", self._templates[1], lambda: (self._identity(), pool, queries), make)
+        return FeatureMatrix(made["values"], tuple(made["names"].tolist()), tuple(made["families"].tolist()), pool)
+
+    def _timed(self, stage: Stage, template: Component, depends: Callable[[], Any], make: Callable[[], Arrays]) -> Arrays:
+        def measured() -> Arrays:
+            arrays = make()
+            return arrays | {"seconds": np.array(self._stages.last)}
+
+        arrays = self._cache.arrays(stage, template, depends, measured)
+        self.seconds[stage] = float(arrays.pop("seconds"))
+        return arrays
