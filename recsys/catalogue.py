@@ -94,11 +94,10 @@ class Catalogue:
         name: str | None = None,
         available: str | None = None,
     ) -> "Catalogue":
-        """From a frame of changes with columns `item` (own ids), `time` (epoch ms), `property` and `value` (text or
-        categorical).
+        """From a frame of changes: columns `item` (own ids), `time` (epoch ms), `property` and `value` (text or categorical).
 
-        Every item of `changes` has to be in `items`. Where a property changes twice at one time, the greater text holds, so that
-        the order of rows does not matter. Without a tree the texts of the category property are taken as roots.
+        Every item of `changes` has to be in `items`. Where a property changes twice at one time, the greater text holds, so
+        that the order of rows does not matter. Without a tree, the texts of the category property are taken as roots.
         """
         number = items.numbers(changes["item"].to_numpy())
         time = changes["time"].to_numpy(dtype=np.int64)
@@ -178,12 +177,23 @@ class Catalogue:
     @cached_property
     def price(self) -> npt.NDArray[np.float32]:
         """Price of each item: `float32[n_items]`, NaN where unknown."""
-        return self._number(self.price_property)
+        return self._number(self.latest(self.price_property))
+
+    @cached_property
+    def previous_price(self) -> npt.NDArray[np.float32]:
+        """Price of each item before its newest other one, NaN where it never had another: `float32[n_items]`."""
+        newest = self.latest(self.price_property)
+        rows = np.flatnonzero(self.prop == self.properties.numbers([self.price_property])[0])
+        rows = rows[self.value[rows] != newest[self.item[rows]]]
+        texts = np.full(self.n_items, -1, dtype=np.int32)
+        items, first_from_end = np.unique(self.item[rows][::-1], return_index=True)
+        texts[items] = self.value[rows][::-1][first_from_end]
+        return self._number(texts)
 
     @cached_property
     def available(self) -> npt.NDArray[np.float32]:
         """1 where an item is available, 0 where it is not, NaN where unknown: `float32[n_items]`."""
-        return self._number(self.available_property)
+        return self._number(self.latest(self.available_property))
 
     def names(self) -> npt.NDArray[np.object_]:
         """Product name of each item, None where unknown: `object[n_items]`."""
@@ -192,8 +202,7 @@ class Catalogue:
         names[texts >= 0] = self.texts.ids[texts[texts >= 0]]
         return names
 
-    def _number(self, name: str | None) -> npt.NDArray[np.float32]:
-        texts = self.latest(name)
+    def _number(self, texts: Int32) -> npt.NDArray[np.float32]:
         numbers = np.full(self.n_items, np.nan, dtype=np.float32)
         known = texts >= 0
         parsed = pd.to_numeric(pd.Series(self.texts.ids[texts[known]], dtype=object).str.removeprefix("n"), errors="coerce")

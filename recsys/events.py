@@ -5,6 +5,7 @@ from cutoff to cutoff, and nothing of the future shows, not even how many items 
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -23,6 +24,7 @@ Int8 = npt.NDArray[np.int8]
 Ids = npt.NDArray[np.generic]
 
 MILLISECONDS_PER_DAY = 86_400_000
+WHOLE_NUMBER = re.compile(r"(-?\d+)(?:\.0+)?")
 
 
 class EventKind(IntEnum):
@@ -69,9 +71,9 @@ class Vocabulary:
             self._index.append(pd.Index(self._all))
         wanted = np.asarray(ids)
         if np.issubdtype(self._all.dtype, np.integer) and not np.issubdtype(wanted.dtype, np.integer):
-            parsed = pd.to_numeric(pd.Series(list(ids), dtype=object), errors="coerce")
-            whole = parsed.notna() & (parsed % 1 == 0)
-            wanted = np.where(whole, parsed, -1).astype(np.int64)
+            read = [int(match[1]) if (match := WHOLE_NUMBER.fullmatch(str(i))) else None for i in ids]
+            whole = np.array([n is not None and abs(n) <= np.iinfo(np.int64).max for n in read], dtype=bool)
+            wanted = np.array([n if w else 0 for n, w in zip(read, whole, strict=True)], dtype=np.int64)
             found = np.where(whole, self._index[0].get_indexer(pd.Index(wanted)), -1)
         else:
             if not np.issubdtype(self._all.dtype, np.integer):

@@ -26,6 +26,9 @@ class Funnel:
         self.add(f"dropped: {why}", int(bad.sum()))
         return frame[~bad]
 
+    def __str__(self) -> str:
+        return ", ".join(f"{what}: {count:,}" for what, count in self.steps)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

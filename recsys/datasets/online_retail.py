@@ -25,9 +25,9 @@ class OnlineRetail(Source):
     """The file `path` with the columns of the UCI sheet; each line of an invoice is a `transaction`.
 
     Exact duplicates, lines without a customer, cancellations (invoice C…), lines whose quantity is not positive and, unless
-    `keep_non_products`, lines that sell no product (`PRODUCT_CODE`) are dropped. The item is the stock code. Description
-    and UnitPrice of the lines kept become the properties `name` and `price` from that time on; a price that is not positive says
-    nothing. `time_unit` is the form of InvoiceDate: "iso" or a strptime format.
+    `keep_non_products`, lines that sell no product (`PRODUCT_CODE`) are dropped. The item is the stock code. Description and
+    UnitPrice of the lines kept become the properties `name` and `price` from that time on; a price of 0 says nothing.
+    `time_unit` is the form of InvoiceDate: "iso" or a strptime format.
     """
 
     path: str | None = None
@@ -35,9 +35,11 @@ class OnlineRetail(Source):
     time_unit: str = "iso"
 
     def load(self) -> Dataset:
-        if self.path is None or not Path(self.path).is_file():
-            raise DataError(f"Online Retail needs `path`, its file; found {self.path}. {WHERE_TO_GET_IT}")
-        lines, funnel = self._lines(Path(self.path)), Funnel()
+        """Read the file. Raises `DataError` when it is missing, lacks a column or has a cell that cannot be read."""
+        path = Path(self.path or "").expanduser()
+        if not path.is_file():
+            raise DataError(f"Online Retail wants its file as `path`, found {self.path}. {WHERE_TO_GET_IT}")
+        lines, funnel = self._lines(path), Funnel()
         funnel.add("rows read", len(lines))
         lines = funnel.drop(lines, lines.duplicated(), "exact duplicate rows")
         lines = funnel.drop(lines, lines["customer"].isna(), "no customer")
@@ -46,7 +48,7 @@ class OnlineRetail(Source):
         if not self.keep_non_products:
             lines = funnel.drop(lines, ~lines["stock_code"].str.match(PRODUCT_CODE), "not a product")
         if not len(lines):
-            raise DataError(f"{self.path} holds no purchase: " + ", ".join(f"{n} {what}" for what, n in funnel.steps))
+            raise DataError(f"{path} holds no purchase; {funnel}.")
         time, items = lines["time"].to_numpy(), lines["stock_code"].to_numpy(dtype=object)
         log = EventLog.build(
             lines["customer"].to_numpy(dtype=np.int64),
@@ -61,15 +63,15 @@ class OnlineRetail(Source):
             {"name": lines["description"].to_numpy(dtype=object), "price": attributes.number_texts(price)},
         )
         catalogue = Catalogue.build(log.items, log.item_born, changes, name="name", price="price")
-        return Dataset("online_retail", log, catalogue, funnel, self.path)
+        return Dataset("online_retail", log, catalogue, funnel, str(path))
 
     def _lines(self, path: Path) -> pd.DataFrame:
         columns = ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")
         table = read(path, columns)
         return pd.DataFrame(
             {
-                "invoice": table.texts("InvoiceNo"),
-                "stock_code": table.texts("StockCode"),
+                "invoice": table.texts("InvoiceNo", required=True),
+                "stock_code": table.texts("StockCode", required=True),
                 "description": table.texts("Description"),
                 "quantity": table.numbers("Quantity"),
                 "time": table.times("InvoiceDate", self.time_unit),

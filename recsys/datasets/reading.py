@@ -4,6 +4,7 @@ Rows are numbered as a spreadsheet numbers them: the header is row 1. An empty c
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ EARLIEST, LATEST = (int(pd.Timestamp(year, 1, 1).timestamp()) * 1000 for year in
 
 WHOLE = r"^-?\d{1,18}$"
 DECIMAL = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
-WHOLE_ID = r"^(0|-?[1-9]\d{0,17})(\.0+)?$"
+WHOLE_ID = r"^(0|-?[1-9]\d*)(\.0+)?$"
 
 
 class Table:
@@ -71,29 +72,30 @@ class Table:
         self._refuse(codes < 0, column, "an id")
         return np.append(values, values[:1])[codes] if len(values) else np.full(len(self), 0)
 
-    def texts(self, column: str) -> npt.NDArray[np.object_]:
-        """Text: `object[n]`, None where missing. Numbers are written as `ids` writes them."""
+    def texts(self, column: str, *, required: bool = False) -> npt.NDArray[np.object_]:
+        """Text: `object[n]`, None where missing unless `required`. Numbers are written as `ids` reads them."""
         codes, values = _distinct(self._columns[column])
+        if required:
+            self._refuse(codes < 0, column, "text")
         return np.array([*map(str, values), None], dtype=object)[codes]
 
     def encoded(self, column: str, keep: Bool | None = None) -> pd.Categorical:
-        """Text, none missing, of all rows or those in `keep`."""
+        """Text, missing or not, of all rows or those in `keep`."""
         cells = self._columns[column]
-        self._refuse(_is_null(cells), column, "text")
         codes, values = _dictionary(cells if keep is None else cells.filter(pa.array(keep)))
         return pd.Categorical.from_codes(codes, values.to_numpy(zero_copy_only=False))
 
-    def kinds(self, column: str, known: Mapping[str, str | None]) -> Int8:
+    def kinds(self, column: str, known: Mapping[str, str | None], wanted: str) -> Int8:
         """Events as `EventKind` numbers, −1 for an event that `known` maps to None: `int8[n]`.
 
-        An event that `known` lacks raises `DataError` whatever `on_bad_row` says.
+        An event that `known` lacks raises `DataError` whatever `on_bad_row` says; `wanted` tells what would be right.
         """
         codes, values = _distinct(self._columns[column])
         self._refuse(codes < 0, column, "an event")
         numbers = np.full(len(values) + 1, -1, dtype=np.int8)
         for code, event in enumerate(map(str, values)):
             if event not in known:
-                raise self._error(int(np.argmax(codes == code)), column, "a known event", nearest(event, known))
+                raise self._error(int(np.argmax(codes == code)), column, wanted, nearest(event, known))
             kind = known[event]
             numbers[code] = -1 if kind is None else KINDS.index(kind)
         return numbers[codes]
@@ -109,7 +111,7 @@ class Table:
         times = _milliseconds(cells, unit)
         wrong = _out_of_range(times)
         if wrong.any():
-            wanted, hint = f"a time in {YEARS[0]} to {YEARS[1]} written as {unit!r}", _unit_hint(cells)
+            wanted, hint = f"a time in {YEARS[0]} to {YEARS[1]} written as {unit!r}", _unit_hint(cells, unit)
             if _mostly(wrong, cells):
                 raise self._error(int(np.argmax(wrong)), column, wanted, hint)
             self._refuse(wrong, column, wanted, hint)
@@ -121,7 +123,7 @@ class Table:
             return
         if self._on_bad_row == "error":
             raise self._error(int(np.argmax(bad)), column, wanted, hint)
-        self.reasons[f"{column} is not {wanted}"] = int(bad.sum())
+        self.reasons[f"bad {column} (wanted {wanted})"] = int(bad.sum())
         self.bad |= bad
 
     def _error(self, row: int, column: str, wanted: str, hint: str = "") -> DataError:
@@ -160,7 +162,7 @@ def read(
             table = pa.table({name: _with_nulls(table[name]) for name in columns})
         else:
             table = _read_text(path, columns, str(separator), header, set(encoded))
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not len(table):
         raise DataError(f"{path} has no rows.")
@@ -170,7 +172,8 @@ def read(
 def _read_text(path: Path, columns: list[str], separator: str, header: Sequence[str] | None, encoded: set[str]) -> pa.Table:
     parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
     names = {"column_names": list(header)} if header else {}
-    with csv.open_csv(path, csv.ReadOptions(**names), parse) as start:
+    single = csv.ReadOptions(**names, use_threads=False)  # counts rows, so that an error can name one
+    with csv.open_csv(path, single, parse) as start:
         _check_names(path, start.schema.names, columns)
     convert = csv.ConvertOptions(
         include_columns=columns,
@@ -180,8 +183,8 @@ def _read_text(path: Path, columns: list[str], separator: str, header: Sequence[
     )
     try:
         return csv.read_csv(path, csv.ReadOptions(**names), parse, convert)
-    except pa.ArrowInvalid:  # only a single thread counts rows, so that the error can name one
-        return csv.read_csv(path, csv.ReadOptions(**names, use_threads=False), parse, convert)
+    except pa.ArrowInvalid:
+        return csv.read_csv(path, single, parse, convert)
 
 
 def _check_names(path: Path, found: list[str], wanted: list[str]) -> None:
@@ -195,6 +198,8 @@ def _with_nulls(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     """Parquet cells with nulls for the texts and numbers that stand for a missing value."""
     if pa.types.is_dictionary(cells.type):
         cells = cells.cast(cells.type.value_type)
+    if pa.types.is_null(cells.type):
+        return cells.cast(pa.string())
     if pa.types.is_floating(cells.type):
         return pc.if_else(pc.is_nan(cells), None, cells)
     if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
@@ -222,7 +227,7 @@ def _filled(cells: pa.ChunkedArray, missing: float) -> Any:
 def _dictionary(cells: pa.ChunkedArray) -> tuple[Int32, pa.Array]:
     """The code of each cell (−1: missing) and the distinct values."""
     coded = cells.unify_dictionaries() if pa.types.is_dictionary(cells.type) else cells.dictionary_encode()
-    array = pa.concat_arrays(coded.chunks)
+    array = coded.combine_chunks()
     return np.asarray(array.indices.fill_null(-1).to_numpy(zero_copy_only=False)), array.dictionary
 
 
@@ -230,10 +235,11 @@ def _distinct(cells: pa.ChunkedArray) -> tuple[Int32, Ids]:
     """The code of each cell (−1: missing) and the distinct values: whole numbers if they all are, else text."""
     codes, values = _dictionary(cells)
     texts = values.cast(pa.string())
-    if not pc.all(pc.match_substring_regex(texts, WHOLE_ID)).as_py():
-        return codes, texts.to_numpy(zero_copy_only=False)
-    whole = pc.replace_substring_regex(texts, r"\.0+$", "").cast(pa.int64())
-    return codes, whole.to_numpy(zero_copy_only=False)
+    if pc.all(pc.match_substring_regex(texts, WHOLE_ID)).as_py():
+        with suppress(pa.ArrowInvalid):  # more digits than int64 has
+            whole = pc.replace_substring_regex(texts, r"\.0+$", "").cast(pa.int64())
+            return codes, whole.to_numpy(zero_copy_only=False)
+    return codes, texts.to_numpy(zero_copy_only=False)
 
 
 def _milliseconds(cells: pa.ChunkedArray, unit: str) -> Int64:
@@ -245,7 +251,7 @@ def _milliseconds(cells: pa.ChunkedArray, unit: str) -> Int64:
         times = pd.to_datetime(texts, utc=True, format="ISO8601" if unit == "iso" else unit, errors="coerce")
         return np.where(times.isna(), 0, times.dt.as_unit("ms").astype(np.int64))
     factor, divisor = UNITS[unit]
-    low, high = EARLIEST * divisor // factor - 1, LATEST * divisor // factor + 1
+    low, high = (EARLIEST - 1) * divisor // factor, LATEST * divisor // factor
     whole = _parsed(cells, pa.int64(), WHOLE)
     if whole.null_count == cells.null_count:
         return np.clip(_filled(whole, 0), low, high) * factor // divisor
@@ -262,11 +268,10 @@ def _mostly(wrong: Bool, cells: pa.ChunkedArray) -> bool:
     return 2 * int((wrong & present).sum()) > int(present.sum())
 
 
-def _unit_hint(cells: pa.ChunkedArray) -> str:
-    """The unit, if any, in which most of the first cells are times of `YEARS`."""
+def _unit_hint(cells: pa.ChunkedArray, tried: str) -> str:
+    """The unit, if any but the one tried, in which most of the first cells are times of `YEARS`."""
     sample = cells.slice(0, 1000)
-    if not pa.types.is_temporal(cells.type):
-        for unit in (*UNITS, "iso"):
-            if not _mostly(_out_of_range(_milliseconds(sample, unit)), sample):
-                return f" The column reads well as {unit!r} (`time_unit`)."
-    return ""
+    units = () if pa.types.is_temporal(cells.type) else (tried, *UNITS, "iso")
+    fitting = (unit for unit in units if not _mostly(_out_of_range(_milliseconds(sample, unit)), sample))
+    unit = next(fitting, tried)
+    return "" if unit == tried else f" The column reads well as {unit!r} (`time_unit`)."

@@ -31,6 +31,7 @@ WHERE_TO_GET_IT = (
 
 EVENTS = ("timestamp", "visitorid", "event", "itemid", "transactionid")
 PROPERTIES = ("timestamp", "itemid", "property", "value")
+ONE_OF_KINDS = f"one of {', '.join(KINDS)}"
 TREE = ("categoryid", "parentid")
 
 
@@ -48,6 +49,7 @@ class RetailRocket(Source):
     download: bool = False
 
     def load(self) -> Dataset:
+        """Read the folder. Raises `DataError` that says where to get the data when it is not there."""
         folder = _downloaded() if self.download else _folder(self.path)
         source, funnel = _file(folder, "events"), Funnel()
         if source is None:
@@ -77,12 +79,14 @@ def from_frames(
     kind = pd.Categorical(events["event"], categories=KINDS).codes
     if (kind < 0).any():
         found = events["event"].iloc[int(np.argmax(kind < 0))]
-        raise DataError(f"{source}, column 'event': wanted {', '.join(KINDS)}, found {found!r}.")
+        raise DataError(f"{source}, column 'event': wanted {ONE_OF_KINDS}, found {found!r}.")
     if not len(events):
         raise DataError(f"{source} holds no events.")
     if properties is None:
         properties = pd.DataFrame({column: [] for column in PROPERTIES}).astype({"timestamp": np.int64, "itemid": np.int64})
-    changes = properties.rename(columns={"timestamp": "time", "itemid": "item"})
+    unsaid = properties["property"].isna() | properties["value"].isna()
+    changes = funnel.drop(properties, unsaid, "item properties without a value")
+    changes = changes.rename(columns={"timestamp": "time", "itemid": "item"})
     log = EventLog.build(
         events["visitorid"].to_numpy(),
         events["itemid"].to_numpy(),
@@ -117,7 +121,7 @@ def _events(path: Path) -> pd.DataFrame:
         {
             "timestamp": table.times("timestamp", "ms"),
             "visitorid": table.whole_numbers("visitorid"),
-            "event": pd.Categorical.from_codes(table.kinds("event", {kind: kind for kind in KINDS}), KINDS),
+            "event": pd.Categorical.from_codes(table.kinds("event", dict(zip(KINDS, KINDS, strict=True)), ONE_OF_KINDS), KINDS),
             "itemid": table.whole_numbers("itemid"),
             "transactionid": table.numbers("transactionid"),
         }
@@ -164,9 +168,9 @@ def _file(folder: Path, name: str) -> Path | None:
 def _folder(path: str | None) -> Path:
     if path is None:
         raise DataError(f"RetailRocket needs `path`, the folder of its files. {WHERE_TO_GET_IT}")
-    folder = Path(path)
+    folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise DataError(f"{path} is not a folder. {WHERE_TO_GET_IT}")
+        raise DataError(f"{folder} is not a folder. {WHERE_TO_GET_IT}")
     return folder
 
 
