@@ -70,6 +70,8 @@ class Component:
             component.read_files(folder)
         except FileNotFoundError as error:
             raise DataError(f"{folder} does not hold a saved component: {Path(error.filename).name} is missing") from None
+        except ConfigError as error:
+            raise DataError(f"{folder / 'settings.yaml'}: {error}") from None
         if not isinstance(component, cls):
             raise DataError(f"{folder} holds a {type(component).__name__}, wanted a {cls.__name__}")
         return component
