@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, NonNegativeInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from recsys import ragged
 from recsys.component import Component, component
@@ -107,7 +107,7 @@ class Split(Component):
             raise ValueError(f"wanted a time such as 2015-08-18T04:23:20 or a share such as 0.8, found {text!r}") from None
         return text
 
-    @field_validator("horizon", "label_step", "label_horizon", "label_gap")
+    @field_validator("horizon", "label_step", "label_horizon", "label_gap", "test_step", check_fields=False)
     @classmethod
     def _a_span(cls, value: str | None) -> str | None:
         if value is None:
@@ -120,11 +120,17 @@ class Split(Component):
             raise ValueError(f"a span can't be negative, found {value!r}")
         return value
 
-    def fold(self, log: EventLog) -> Fold:
-        """The windows on this log."""
+    def folds(self, log: EventLog) -> tuple[Fold, ...]:
+        """The folds on this log, oldest first: here one."""
+        return (self.fold(log),)
+
+    def fold(self, log: EventLog, back: int = 0) -> Fold:
+        """The windows on this log, all of them `back` milliseconds earlier than the config says."""
         first, last = int(log.time[0]), int(log.time[-1])
-        cutoff = self._cutoff(log)
-        end = last + 1 if self.horizon is None else cutoff + _milliseconds(self.horizon)
+        newest_test = self._cutoff(log)
+        length_of_test = last + 1 - newest_test if self.horizon is None else _milliseconds(self.horizon)
+        cutoff = newest_test - back
+        end = cutoff + length_of_test
         if not first < cutoff <= last:
             raise ConfigError(
                 f"split.cutoff: wanted a time after the first event and not after the last ({_text(first)} … {_text(last)}),"
@@ -199,6 +205,27 @@ class Split(Component):
         truth = Truth(ragged.from_sorted(row, len(users)), (pairs & 0xFFFFFFFF).astype(np.int32), strongest)
         funnel["queries"] = len(users)
         return Task(window, Queries.at(history, users.astype(np.int32), window.cutoff), truth, funnel)
+
+
+@component
+class Rolling(Split):
+    """A backtest: the whole run at each of several test cutoffs. `cutoff` is the newest; all test windows are equally long.
+
+    Each fold learns from label windows of its own past alone. Raises `ConfigError` where a cutoff reaches before the log.
+    """
+
+    test_cutoffs: PositiveInt = 4
+    """How many test cutoffs."""
+    test_step: str | None = None
+    """Distance between them; none: the length of the test window, so that windows do not overlap."""
+
+    def folds(self, log: EventLog) -> tuple[Fold, ...]:
+        """The folds on this log, oldest first."""
+        newest = self.fold(log)
+        step = newest.test.end - newest.test.cutoff if self.test_step is None else _milliseconds(self.test_step)
+        if step <= 0:
+            raise ConfigError(f"split.test_step: wanted a span longer than nothing, found {self.test_step!r}")
+        return tuple(self.fold(log, back=i * step) for i in reversed(range(self.test_cutoffs)))
 
 
 def _milliseconds(span: str) -> int:

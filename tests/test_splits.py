@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from recsys.errors import ConfigError
 from recsys.events import EventKind, EventLog
-from recsys.splits import Split, Window
+from recsys.splits import Rolling, Split, Window
 
 VIEW, ADDTOCART, TRANSACTION = EventKind
 DAY = 86_400_000
@@ -185,3 +185,39 @@ def test_a_target_kind_without_a_grade_is_refused():
     split = Split(cutoff=at_day(10), grades={"view": 1}, label_cutoffs=0)
     with pytest.raises(ConfigError, match="wanted a grade for 'transaction'"):
         split.test_task(SHOP, split.fold(SHOP).test)
+
+
+def rolling(**settings: object) -> Rolling:
+    return Rolling(**{"cutoff": at_day(13), "horizon": "2d", "label_cutoffs": 1, "label_horizon": "2d", **settings})
+
+
+def test_a_backtest_moves_all_windows_back_by_equal_steps():
+    folds = rolling(test_cutoffs=3, test_step="1d").folds(SHOP)
+    assert [(fold.test.cutoff // DAY, fold.test.end // DAY) for fold in folds] == [(11, 13), (12, 14), (13, 15)]
+    assert [fold.labels[0].end // DAY for fold in folds] == [11, 12, 13]
+
+
+def test_test_windows_of_a_backtest_follow_one_another_where_no_step_is_given():
+    folds = rolling(test_cutoffs=2).folds(SHOP)
+    assert folds[0].test.end == folds[1].test.cutoff
+    to_the_end = rolling(cutoff=at_day(20), horizon=None, test_cutoffs=2).folds(SHOP)
+    assert to_the_end[1].test.end == SHOP.time[-1] + 1
+    assert len({fold.test.end - fold.test.cutoff for fold in to_the_end}) == 1
+
+
+def test_one_fold_of_a_backtest_is_that_of_a_plain_split():
+    settings = {"cutoff": at_day(13), "horizon": "2d", "label_cutoffs": 1, "label_horizon": "2d"}
+    assert rolling(test_cutoffs=1).folds(SHOP) == Split(**settings).folds(SHOP) == (Split(**settings).fold(SHOP),)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"), [({"test_cutoffs": 20}, "split.cutoff"), ({"test_step": "0d"}, "split.test_step")]
+)
+def test_a_backtest_that_does_not_fit_names_the_key(settings: dict[str, object], key: str):
+    with pytest.raises(ConfigError, match=key):
+        rolling(**settings).folds(SHOP)
+
+
+def test_a_step_that_is_no_span_is_refused():
+    with pytest.raises(ValidationError, match="wanted a span"):
+        rolling(test_step="soon")
