@@ -1,18 +1,23 @@
 """One run, a multirun or a sweep of a two-stage recommender. `python train.py --help` tells what can be composed."""
 
+from typing import Any
+
 import hydra
 from omegaconf import DictConfig
 
-from recsys import cli, experiment
+from recsys import cli, experiment, tuning
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def train(config: DictConfig) -> float:
-    """Do the run; gives the metric that a sweep optimises."""
+def train(config: DictConfig) -> Any:
+    """Do the run, or a trial of a sweep; gives the metric that a sweep optimises, or what the trial came to."""
     with cli.plain_errors(in_job=True):
+        if tuning.is_trial(config):
+            return tuning.run_trial(config)
         return experiment.run(config)[config.optimized_metric]
 
 
 if __name__ == "__main__":
     with cli.plain_errors():
+        tuning.register()
         train()

@@ -92,8 +92,8 @@ class ParentRun(Callback):
     _started: tuple[Tracker, str] | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Start the parent, unless a worker of it is what runs here."""
-        if os.environ.get(PARENT_RUN):
+        """Start the parent, unless a worker of it is what runs here; a sweep has a parent of its own."""
+        if os.environ.get(PARENT_RUN) or config.get("sweep"):
             return
         tracker = construct(OmegaConf.to_container(config.tracking, resolve=True), "tracking")
         if not isinstance(tracker, Tracker):

@@ -104,6 +104,11 @@ class TwoStageRecommender:
         """The features; after `fit`, fitted at the cutoff, unless the ranker needs none."""
         return self._first.features if self._first and self.ranker.learns else self._features
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What the newest pool and features took when they were made, be it in an earlier run."""
+        return self._first.seconds if self._first else {}
+
     def pool(self, queries: Queries) -> CandidatePool:
         """The first stage's candidates."""
         return self._first.pool(queries) if self._first else self._retriever.pool(queries, self.candidates)

@@ -109,6 +109,13 @@ class Tracker(Component):
     def end_parent(self, run_id: str, status: Status = "FINISHED") -> None:
         """End the parent. One that is still running when the process leaves is marked as killed."""
 
+    def join_parent(self, run_id: str) -> Run:
+        """Let the runs of this process and its workers be children of a run that another process may have started.
+
+        Gives that run to record into; it runs again if it had ended.
+        """
+        return Run()
+
 
 @component
 class NoTracking(Tracker):
@@ -165,6 +172,13 @@ class Mlflow(Tracker):
         os.environ.pop(PARENT_RUN, None)
         atexit.unregister(self._abandon)
         self._opened[0].set_terminated(run_id, status)
+
+    def join_parent(self, run_id: str) -> Run:
+        """See `Tracker.join_parent`."""
+        os.environ[PARENT_RUN] = run_id
+        client, _ = self._opened
+        client.update_run(run_id, status="RUNNING")
+        return _MlflowRun(client, self, client.get_run(run_id).info, known_secrets({}))
 
     def _abandon(self, run_id: str) -> None:
         client, _ = self._opened
