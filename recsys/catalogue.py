@@ -133,7 +133,7 @@ class Catalogue:
         return len(self.time)
 
     def before(self, t: int) -> "Catalogue":
-        """What was known before `t` (changes with `time < t`, items born before `t`), as a view: O(log n)."""
+        """What was known before `t` (changes with `time < t`, items born before `t`, the texts that they use), as a view."""
         end = int(np.searchsorted(self.time, t))
         n_items = int(np.searchsorted(self.item_born, t))
         return Catalogue(
@@ -141,8 +141,8 @@ class Catalogue:
             self.time[:end],
             self.prop[:end],
             self.value[:end],
-            self.properties,
-            self.texts,
+            self.properties.prefix(int(self.prop[:end].max(initial=-1)) + 1),
+            self.texts.prefix(int(self.value[:end].max(initial=-1)) + 1),
             self.tree,
             n_items,
             self.item_born[:n_items],

@@ -2,55 +2,46 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from pydantic import Field, PositiveInt
 from rich.console import Console
 
+from recsys import runs
 from recsys.cache import NoCache
-from recsys.component import Component, component, construct
+from recsys.component import construct
 from recsys.datasets import Dataset, Source
 from recsys.errors import ConfigError, nearest
-from recsys.evaluation import metrics
 from recsys.features import FeatureSet
-from recsys.pools import Ranking
+from recsys.judging import TABLE, Evaluation, JudgedFold, Judgement, judge_fold, summarise
 from recsys.ranking import Ranker
 from recsys.recommender import TwoStageRecommender
 from recsys.redaction import redact
-from recsys.report import plots, terminal
+from recsys.report import page, plots, terminal
 from recsys.retrieval import Retriever
-from recsys.splits import Split, Task
+from recsys.splits import Split
 from recsys.stages import Stages
 from recsys.tracking import Run, Tracker, ui_command
 
-Depths = Annotated[list[PositiveInt], Field(min_length=1)]
-PerQuery = dict[str, npt.NDArray[np.float64]]
-
-TABLE = ("hit_rate_at_10", "ndcg_at_10", "mrr_at_10", "recall_at_10")
-"""Columns of the table that a run prints; all metrics are in `metrics.json`."""
-
-
-@component
-class Evaluation(Component):
-    """What is measured, and the baselines that are measured on the same queries."""
-
-    ks: Depths = Field(default_factory=lambda: list(metrics.CUTOFFS))
-    """Lengths of the lists that are judged."""
-    candidate_ks: Depths = Field(default_factory=lambda: list(metrics.POOL_CUTOFFS))
-    """Depths of the candidate recall curve."""
-    baselines: dict[str, Retriever]
-    """Retrievers whose own order is judged beside the two stages."""
+KEPT = (
+    "metrics.json",
+    "run.json",
+    "diagnosis.json",
+    "report.html",
+    "per_query.parquet",
+    "targets.parquet",
+    "recommendations.parquet",
+)
+"""Files of the run folder that are artifacts of the tracked run too."""
 
 
 @dataclass(frozen=True)
@@ -118,118 +109,88 @@ def _run(parts: Parts, config: Mapping[str, Any], folder: Path, tracked: Run, st
     tracked.dataset(dataset)
     log, catalogue = dataset.log, dataset.catalogue
     with stages("split"):
-        fold = parts.split.fold(log)
-        test = parts.split.test_task(log, fold.test)
-        labels = [parts.split.label_task(log, window) for window in fold.labels] if parts.ranker.learns else []
-    console.print(terminal.counts(f"\ntest window {fold.test}", test.funnel))
-    if fold.test.end > log.time[-1] + 1:
-        console.print("[yellow]The test window reaches past the last event: what happens after that cannot count.[/]")
-
+        folds = parts.split.folds(log)
+    judged: list[JudgedFold] = []
     recommender = TwoStageRecommender(parts.retriever, parts.features, parts.ranker, config["candidates"], parts.cache)
-    recommender.fit(log, catalogue, fold.test.cutoff, labels, stages)
-    per_query, lists = _judge(parts.evaluation, recommender, dataset, test, stages)
-    result = {name: float(np.mean(values)) for name, values in per_query.items()}
-    result |= _apart(lists, test)
-    result["queries/count"] = float(len(test.queries))
-    for reason, count in test.funnel.items():
-        result[f"queries/{reason.strip('()').replace(' ', '_')}"] = float(count)
+    for i, fold in enumerate(folds):
+        with stages("split"):
+            test = parts.split.test_task(log, fold.test)
+            labels = [parts.split.label_task(log, window) for window in fold.labels] if parts.ranker.learns else []
+        console.print(terminal.counts(f"\ntest window {fold.test}", test.funnel))
+        if fold.test.end > log.time[-1] + 1:
+            console.print("[yellow]The test window reaches past the last event: what happens after that cannot count.[/]")
+        recommender.fit(log, catalogue, fold.test.cutoff, labels, stages)
+        judged.append(judge_fold(parts.evaluation, recommender, dataset, test, stages, i))
+    with stages("statistics"):
+        judgement = summarise(judged, parts.evaluation.k, config["seed"])
+    result = judgement.flat()
 
     shown = [name for name in TABLE if f"two_stage/{name}" in result]
-    console.print(terminal.results(result, list(lists), shown, len(test.queries)))
+    console.print(terminal.results(judgement.intervals, list(judged[0].lists), shown, int(result["queries/count"])))
     depths = [k for k in parts.evaluation.candidate_ks if f"candidates/recall_at_{k}" in result]
-    recall = [result[f"candidates/recall_at_{k}"] for k in depths]
-    console.print("Candidate recall  " + "  ".join(f"@{k} {r:.4f}" for k, r in zip(depths, recall, strict=True)))
+    recall = [judgement.intervals[f"candidates/recall_at_{k}"] for k in depths]
+    console.print(terminal.curve("\nCandidate recall", depths, recall))
+    console.print(f"\n{judgement.verdict}", style="bold", markup=False)
 
     with stages("save"):
         recommender.save(folder / "model")
-        _write_lists(lists["two_stage"], dataset, test, folder / "recommendations.parquet")
-        _write_per_query(per_query, dataset, test, folder / "per_query.parquet")
+        _write_lists(judged, dataset, folder / "recommendations.parquet")
+        _write_per_query(judged, judgement, dataset, folder / "per_query.parquet")
+        pd.concat([fold.targets for fold in judged]).to_parquet(folder / "targets.parquet", index=False)
+        about = runs.describe(run_name(config), tracked, dataset, [fold.test for fold in judged], parts.ranker)
+        (folder / "run.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+        (folder / "diagnosis.json").write_text(json.dumps(judgement.document, indent=2, ensure_ascii=False) + "\n")
     result |= {f"seconds/{name.replace(' ', '_')}": round(spent, 3) for name, spent in stages.seconds.items()}
     draft = folder / "metrics.json.part"
     draft.write_text(json.dumps(result, indent=2) + "\n")
     draft.rename(folder / "metrics.json")
+    page.write(runs.RunFolder(folder))
 
     tracked.metrics(result)
-    tracked.curve("candidates/recall_at_k", depths, recall)
+    tracked.tag("verdict", judgement.verdict.text)
+    tracked.curve("candidates/recall_at_k", depths, [each.value for each in recall])
     tracked.figure(plots.recall_curve(depths, recall, config["candidates"]), "recall_curve.png")
     if parts.ranker.curve:
         tracked.curve("ranker/validation_ndcg_at_10", range(1, len(parts.ranker.curve) + 1), parts.ranker.curve)
     if gain := parts.ranker.importance():
         tracked.figure(plots.importance(gain), "feature_importance.png")
         tracked.json(gain, "feature_importance.json")
-    for name in ("metrics.json", "per_query.parquet", "recommendations.parquet"):
+    for name in KEPT:
         tracked.artifact(folder / name)
     tracked.model(folder / "model")
     return result
 
 
-def _judge(
-    evaluation: Evaluation, recommender: TwoStageRecommender, dataset: Dataset, test: Task, stages: Stages
-) -> tuple[PerQuery, dict[str, Ranking]]:
-    """Values a query under flat names, and the lists of every system."""
-    depth, queries, truth = max(evaluation.ks), test.queries, test.truth
-    lists: dict[str, Ranking] = {}
-    with stages("baselines"):
-        for name, baseline in evaluation.baselines.items():
-            baseline.fit(dataset.log.before(queries.time), dataset.catalogue.before(queries.time))
-            lists[name] = baseline.retrieve(queries, depth)
-    pool = recommender.pool(queries)
-    deeper = [k for k in evaluation.candidate_ks if k > recommender.candidates]
-    retriever = recommender.retriever
-    with stages("retrieve"):
-        deep = retriever.pool(queries, max(deeper)) if deeper else pool
-    lists["retrieval"] = pool.retrieved(depth)
-    described = recommender.describe(pool, queries)
-    with stages("rank"):
-        lists["two_stage"] = pool.order(recommender.ranker.score(described), depth)
-    with stages("metrics"):
-        values: PerQuery = {}
-        for system, ranking in lists.items():
-            of_system = metrics.per_query(ranking, truth, evaluation.ks)
-            values |= {f"{system}/{name}": each for name, each in of_system.items()}
-        within = [k for k in evaluation.candidate_ks if k <= recommender.candidates] or [recommender.candidates]
-        recall = metrics.candidate_recall(pool, truth, within)
-        if deeper:
-            recall |= metrics.candidate_recall(deep, truth, deeper)
-        values |= {f"candidates/{name}": each for name, each in recall.items()}
-        values["candidates/count"] = np.diff(pool.indptr).astype(np.float64)
-    return values, lists
+def _write_lists(judged: Sequence[JudgedFold], dataset: Dataset, path: Path) -> None:
+    frames = []
+    for i, fold in enumerate(judged):
+        lists = fold.lists["two_stage"]
+        row, place = np.nonzero(lists.item >= 0)
+        columns = {
+            "fold": np.full(len(row), i, dtype=np.int32),
+            "cutoff": np.full(len(row), fold.test.window.cutoff),
+            "user": dataset.log.users.ids[fold.test.queries.user[row]],
+            "rank": (place + 1).astype(np.int16),
+            "item": dataset.log.items.ids[lists.item[row, place]],
+            "score": lists.score[row, place],
+        }
+        frames.append(pd.DataFrame(columns))
+    pd.concat(frames).to_parquet(path, index=False)
 
 
-def _apart(lists: Mapping[str, Ranking], test: Task) -> dict[str, float]:
-    """Revisit targets (items in the query's history) and discovery targets, each among the queries that have one."""
-    revisit = metrics.revisit(test.queries, test.truth)
-    result = {"queries/share_of_targets_revisited": float(revisit.mean())}
-    for kind, mask in (("revisit", revisit), ("discovery", ~revisit)):
-        part = metrics.split_truth(test.truth, mask)
-        asked = part.count > 0
-        result[f"queries/with_{kind}_target"] = float(asked.sum())
-        for system, ranking in lists.items():
-            of_system = metrics.mean(metrics.per_query(ranking, part, [10]), where=asked)
-            names = ("hit_rate_at_10", "ndcg_at_10", "recall_at_10")
-            result |= {f"{system}/{kind}/{name}": of_system[name] for name in names if asked.any()}
-    return result
-
-
-def _write_lists(lists: Ranking, dataset: Dataset, test: Task, path: Path) -> None:
-    row, place = np.nonzero(lists.item >= 0)
-    columns = {
-        "user": dataset.log.users.ids[test.queries.user[row]],
-        "rank": (place + 1).astype(np.int16),
-        "item": dataset.log.items.ids[lists.item[row, place]],
-        "score": lists.score[row, place],
-    }
-    pd.DataFrame(columns).to_parquet(path, index=False)
-
-
-def _write_per_query(values: PerQuery, dataset: Dataset, test: Task, path: Path) -> None:
-    columns = {
-        "user": dataset.log.users.ids[test.queries.user],
-        "history_events": np.diff(test.queries.indptr),
-        "targets": test.truth.count,
-        **values,
-    }
-    pd.DataFrame(columns).to_parquet(path, index=False)
+def _write_per_query(judged: Sequence[JudgedFold], judgement: Judgement, dataset: Dataset, path: Path) -> None:
+    frames = []
+    for i, fold in enumerate(judged):
+        columns = {
+            "fold": np.full(len(fold.test.queries), i, dtype=np.int32),
+            "cutoff": np.full(len(fold.test.queries), fold.test.window.cutoff),
+            "user": dataset.log.users.ids[fold.test.queries.user],
+            "history_events": np.diff(fold.test.queries.indptr),
+            "targets": fold.test.truth.count,
+            **fold.accuracy,
+        }
+        frames.append(pd.DataFrame(columns))
+    pd.concat(frames).assign(stage=judgement.stage).to_parquet(path, index=False)
 
 
 def _check_numbers(config: Mapping[str, Any]) -> None:

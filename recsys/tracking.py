@@ -173,6 +173,31 @@ class Mlflow(Tracker):
         atexit.unregister(self._abandon)
         self._opened[0].set_terminated(run_id, status)
 
+    def reopen(self, run_id: str) -> Run:
+        """A run that has ended, to record more into."""
+        client, _ = self._opened
+        return _MlflowRun(client, self, client.get_run(run_id).info, known_secrets({}))
+
+    def fetch(self, name: str, folder: Path) -> Path | None:
+        """Copy the files that a run kept (not its folders) to `folder/<run id>`, which is given back.
+
+        `name` is the run's id, or its name, where the newest of that name is meant. None when there is no such run.
+        """
+        client, experiment = self._opened
+        quote = '"' if "'" in name else "'"
+        named = f"attributes.run_name = {quote}{name}{quote}"
+        try:
+            found = client.search_runs([experiment], named, order_by=["start_time DESC"], max_results=1)
+            run_id = found[0].info.run_id if found else client.get_run(name).info.run_id
+        except _mlflow().MlflowException:
+            return None
+        target = folder / run_id
+        target.mkdir(parents=True, exist_ok=True)
+        for artifact in client.list_artifacts(run_id):
+            if not artifact.is_dir:
+                client.download_artifacts(run_id, artifact.path, str(target))
+        return target
+
     def join_parent(self, run_id: str) -> Run:
         """See `Tracker.join_parent`."""
         os.environ[PARENT_RUN] = run_id
