@@ -182,6 +182,16 @@ def test_leaving_a_source_out_fills_the_pool_from_the_others():
     assert values["attribution/b/exclusive"].tolist() == [0, 0]
 
 
+@given(rows=st.lists(st.lists(lists_of_items, min_size=3, max_size=3), min_size=2, max_size=4), budget=st.integers(1, 5))
+def test_leaving_a_source_out_is_the_pool_made_without_it(rows: list[list[list[int]]], budget: int):
+    sources = {f"s{i}": lists for i, lists in enumerate(rows)}
+    seen = evidence([[0, 1], [2, 3], [4, 99]], sources, [[], [], []], budget)
+    for s, name in enumerate(seen.sources):
+        others = {each: ranking(lists, N_ITEMS) for each, lists in sources.items() if each != name}
+        key = CandidatePool.from_rankings(others).top(budget).key
+        assert seen.found_without[s].tolist() == np.isin(seen.truth.key, key).tolist()
+
+
 @given(cases())
 def test_what_only_one_source_found_is_lost_without_it(seen: Evidence):
     for s, name in enumerate(seen.sources):

@@ -115,7 +115,7 @@ class Evidence:
     ) -> "Evidence":
         """From one fold: `pool` went to the ranker, `deep` is what it was cut from, `weights` those of the sources' fusion."""
         place = metrics.retrieval_rank(deep, truth)
-        row, pooled = locate(pool, truth)
+        row, pooled = metrics.locate(pool, truth)
         found_by = np.zeros((len(pool.sources), len(truth.item)), dtype=bool)
         found_by[:, pooled] = pool.rank[:, row[pooled]] > 0
         doubled = {f"doubling the candidates to {2 * budget}": pooled | ((place > 0) & (place <= 2 * budget))}
@@ -209,17 +209,9 @@ _OF_QUERY = ("user", "fold", "events", "candidates", "cart")
 _OF_TARGET = ("cold", "revisit", "head", "fresh", "place", "pooled")
 
 
-def locate(pool: CandidatePool, truth: Truth) -> tuple[Int64, Mask]:
-    """The pool's row of each target and whether it has one."""
-    if not len(pool):
-        return np.zeros(len(truth.item), dtype=np.int64), np.zeros(len(truth.item), dtype=bool)
-    at = np.minimum(np.searchsorted(pool.key, truth.key), len(pool) - 1)
-    return at, pool.key[at] == truth.key
-
-
 def contains(pool: CandidatePool, truth: Truth) -> Mask:
     """Whether each target is in the pool."""
-    return locate(pool, truth)[1]
+    return metrics.locate(pool, truth)[1]
 
 
 def _has_cart(queries: Queries) -> Mask:
@@ -234,32 +226,28 @@ def _has_cart(queries: Queries) -> Mask:
 
 
 def _without_each(deep: CandidatePool, truth: Truth, found_by: Mask, budget: int, weights: Mapping[str, float] | None) -> Mask:
-    """Which targets reciprocal rank fusion of the other sources would put among the first `budget` (ties in their favour).
+    """Which targets reciprocal rank fusion of the other sources would put among the first `budget`.
 
-    A pool whose order is not such a fusion is not filled up: what only the missing source found is lost, and no more.
+    Where the pool's own order is not such a fusion, what only the missing source found is lost, and no more.
     """
     still = np.stack([np.delete(found_by, s, axis=0).any(axis=0) for s in range(len(found_by))])
-    if len(deep.sources) < 2 or not len(deep):
+    if len(deep.sources) < 2:
         return still
-    weight = [1.0 if weights is None else weights.get(name, 0.0) for name in deep.sources]
-    parts = [
-        np.where(rank > 0, w / (RRF_CONSTANT + rank), 0).astype(np.float32) for w, rank in zip(weight, deep.rank, strict=True)
-    ]
-    whole = np.sum(parts, axis=0)
-    row, found = locate(deep, truth)
-    asked = np.zeros(deep.n_queries, dtype=bool)
-    asked[deep.row[row[found]]] = True
-    kept = asked[deep.row]
-    query = deep.row[kept].astype(np.int64) << 32
+    at, found = metrics.locate(deep, truth)
 
-    def among_first(fusion: npt.NDArray[np.float32]) -> Mask:
-        order = np.iinfo(np.uint32).max - fusion.view(np.uint32).astype(np.int64)  # positive floats sort as their bits do
-        ahead = np.sort(query | order[kept])
-        wanted = (deep.row[row].astype(np.int64) << 32) | order[row]
-        place = np.searchsorted(ahead, wanted) - np.searchsorted(ahead, wanted & ~np.int64(0xFFFFFFFF))
-        return np.asarray(found & (fusion[row] > 0) & (place < budget))
+    def among_first(fusion: npt.NDArray[np.float64]) -> Mask:
+        kept = np.zeros(len(at), dtype=bool)
+        rows = at[found]
+        score = fusion.astype(np.float32)
+        kept[found] = (score[rows] > 0) & (metrics.places(deep, rows, score) <= budget)
+        return kept
 
+    def part(s: int) -> npt.NDArray[np.float64]:
+        weight = 1.0 if weights is None else weights.get(deep.sources[s], 0.0)
+        return np.where(deep.rank[s] > 0, weight / (RRF_CONSTANT + deep.rank[s].astype(np.float64)), 0)
+
+    whole = sum((part(s) for s in range(1, len(deep.sources))), start=part(0))
     agrees = among_first(whole) == found_by.any(axis=0)
     if agrees.mean() < 0.99:
         return still
-    return np.where(agrees, [among_first(np.sum(parts[:s] + parts[s + 1 :], axis=0)) for s in range(len(parts))], still)
+    return np.where(agrees, [among_first(whole - part(s)) for s in range(len(deep.sources))], still)

@@ -24,6 +24,9 @@ METRICS = ("hit_rate", "ndcg", "mrr", "recall", "map", "precision", "filled")
 CUTOFFS = (1, 3, 5, 10, 20)
 POOL_CUTOFFS = (10, 20, 50, 100, 200, 500)
 
+BLOCK = 1 << 20
+"""Comparisons of candidates made at once."""
+
 
 def names(ks: Sequence[int] = CUTOFFS) -> tuple[str, ...]:
     """The names that `per_query` gives its values, `hit_rate_at_1` and on, in its order.
@@ -93,16 +96,31 @@ def retrieval_rank(pool: CandidatePool, truth: Truth) -> Int64:
     Raises `ValueError` when pool and truth are not of the same queries.
     """
     _check_queries(pool.n_queries, len(truth))
+    at, retrieved = locate(pool, truth)
+    rank = np.zeros(len(truth.item), dtype=np.int64)
+    rank[retrieved] = places(pool, at[retrieved], pool.fusion)
+    return rank
+
+
+def locate(pool: CandidatePool, truth: Truth) -> tuple[Int64, Mask]:
+    """The pool's row of each truth item and whether it has one."""
     if not len(pool):
-        return np.zeros(len(truth.item), dtype=np.int64)
+        return np.zeros(len(truth.item), dtype=np.int64), np.zeros(len(truth.item), dtype=bool)
     at = np.minimum(np.searchsorted(pool.key, truth.key), len(pool) - 1)
-    retrieved = pool.key[at] == truth.key
-    indptr, candidates = ragged.take(pool.indptr, np.unique(pool.row[at[retrieved]]))
-    # The pool's items ascend inside a query and the sort is stable: ties stay in the order of item numbers.
-    order = np.lexsort((-pool.fusion[candidates], ragged.row_numbers(indptr)))
-    rank = np.zeros(len(pool), dtype=np.int64)
-    rank[candidates[order]] = ragged.within_row(indptr) + 1
-    return np.where(retrieved, rank[at], 0)
+    return at, pool.key[at] == truth.key
+
+
+def places(pool: CandidatePool, at: Int64, score: npt.NDArray[np.floating]) -> Int64:
+    """Place, from 1, of the candidates `at` (rows of the pool) in their queries' order by `score`, ties by item number."""
+    rivals = np.diff(pool.indptr)[pool.row[at]]
+    place = np.empty(len(at), dtype=np.int64)
+    for some in np.split(np.arange(len(at)), np.flatnonzero(np.diff(np.cumsum(rivals) // BLOCK)) + 1):
+        indptr, rival = ragged.take(pool.indptr, pool.row[at[some]])
+        own = np.repeat(at[some], rivals[some])
+        gap = score[rival] - score[own]
+        ahead = (gap > 0) | ((gap == 0) & (rival < own))  # items ascend inside a query
+        place[some] = np.add.reduceat(ahead, indptr[:-1], dtype=np.int64) + 1 if len(some) else 0
+    return place
 
 
 def candidate_recall(pool: CandidatePool, truth: Truth, ks: Sequence[int] = POOL_CUTOFFS) -> dict[str, Float64]:
