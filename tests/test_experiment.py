@@ -114,7 +114,7 @@ def test_mlflow_holds_the_run(run: tuple[Path, object], client: mlflow.MlflowCli
     assert kept.data.params["retriever.factors"] == "8"
     assert kept.inputs.dataset_inputs[0].dataset.digest == kept.data.tags["dataset_fingerprint"]
     curve = client.get_metric_history(kept.info.run_id, "candidates/recall_at_k")
-    assert [point.step for point in curve] == [10, 20, 50, 100, 200, 500]
+    assert [point.step for point in curve] == [10, 20, 50, 100, 200, 500, 1000]
     assert client.get_metric_history(kept.info.run_id, "ranker/validation_ndcg_at_10")
     names = {artifact.path for artifact in client.list_artifacts(kept.info.run_id)}
     assert {"config.yaml", "metrics.json", "per_query.parquet", "model", "feature_importance.png", "recall_curve.png"} <= names

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from recsys.evaluation.statistics import Interval
+
 BLUE, ORANGE = "#0072B2", "#D55E00"
 """Of Okabe and Ito's palette, told apart with any colour vision."""
 
@@ -21,13 +23,19 @@ def importance(gain: Mapping[str, float], most: int = 25) -> Figure:
     return figure
 
 
-def recall_curve(depths: Sequence[int], recall: Sequence[float], budget: int) -> Figure:
+def recall_curve(depths: Sequence[int], recall: Sequence[Interval], budget: int) -> Figure:
     """Candidate recall by number of candidates, with the budget that the ranker gets."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    axes.plot(depths, recall, marker="o", color=BLUE)
+    axes.fill_between(depths, [each.low for each in recall], [each.high for each in recall], color=BLUE, alpha=0.2, lw=0)
+    axes.plot(depths, [each.value for each in recall], marker="o", color=BLUE)
     axes.axvline(budget, color=ORANGE, linestyle="--", label=f"budget: {budget}")
-    axes.set(xlabel="candidates a query", ylabel="candidate recall", ylim=(0, max(0.05, *recall) * 1.1), xscale="log")
+    axes.set(
+        xlabel="candidates a query",
+        ylabel="candidate recall",
+        ylim=(0, max(0.05, *(each.high for each in recall)) * 1.05),
+        xscale="log",
+    )
     axes.set_xticks(list(depths), [str(depth) for depth in depths])
     axes.minorticks_off()
     axes.legend(frameon=False)

@@ -1,0 +1,311 @@
+"""A run's judgement: the lists of every system and of each fold, what became of the targets, one summary of it all."""
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import Field, PositiveInt
+
+from recsys.component import Component, component
+from recsys.datasets import Dataset
+from recsys.evaluation import beyond, diagnosis, metrics, targets, verdict
+from recsys.evaluation.evidence import Evidence, Past, contains
+from recsys.evaluation.statistics import Interval, bootstrap, mean_intervals, minimum_detectable_effect
+from recsys.pools import CandidatePool, Ranking
+from recsys.queries import Queries, pair_key
+from recsys.recommender import TwoStageRecommender
+from recsys.retrieval import Retriever
+from recsys.retrieval.base import is_member
+from recsys.retrieval.random import Random
+from recsys.retrieval.union import Hybrid
+from recsys.splits import Task
+from recsys.stages import Stages
+
+Depths = Annotated[list[PositiveInt], Field(min_length=1)]
+PerQuery = dict[str, npt.NDArray[np.float64]]
+
+TABLE = ("hit_rate_at_10", "ndcg_at_10", "mrr_at_10", "recall_at_10")
+"""The metrics that a run prints, and gives for each fold; all metrics are in `metrics.json`."""
+
+TIMED = 500
+"""Queries on which each source is timed."""
+
+
+@component
+class Evaluation(Component):
+    """What is measured, and the baselines that are measured on the same queries."""
+
+    ks: Depths = Field(default_factory=lambda: list(metrics.CUTOFFS))
+    """Lengths of the lists that are judged."""
+    candidate_ks: Depths = Field(default_factory=lambda: list(metrics.POOL_CUTOFFS))
+    """Depths of the candidate recall curve."""
+    baselines: dict[str, Retriever]
+    """Retrievers whose own order is judged beside the two stages."""
+
+    @property
+    def k(self) -> int:
+        """Length of the lists that diagnosis and verdict speak of: 10 where that is judged."""
+        return 10 if 10 in self.ks else max(self.ks)
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedFold:
+    """One fold's lists and values."""
+
+    test: Task
+    lists: dict[str, Ranking]
+    """Every system's lists."""
+    accuracy: PerQuery
+    """Accuracy of every system, a value a query under flat names."""
+    other: PerQuery
+    """Revisit and discovery apart, and beyond accuracy; NaN where a query is not asked."""
+    overall: dict[str, float]
+    """Figures of all lists together."""
+    evidence: Evidence
+    targets: pd.DataFrame
+    """What became of each target, see `recsys.evaluation.targets`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """All folds together, clustered by user."""
+
+    accuracy: PerQuery
+    figures: dict[str, float]
+    """Every figure by its flat name: means over the pooled queries."""
+    intervals: dict[str, Interval]
+    """Of every figure that is a mean."""
+    verdict: verdict.Verdict
+    stage: npt.NDArray[np.str_]
+    """What became of each query, one of `diagnosis.STAGES`."""
+    document: dict[str, Any]
+    """The diagnosis as plain values, for `diagnosis.json`."""
+
+    def flat(self) -> dict[str, float]:
+        """Figures with `interval/<name>/low`, `interval/<name>/high`, and `mde/<name>` for the metrics of the table."""
+        result = dict(self.figures)
+        for name, each in self.intervals.items():
+            result |= {f"interval/{name}/low": each.low, f"interval/{name}/high": each.high}
+            if name.rpartition("/")[2] in TABLE and name.count("/") == 1:
+                result[f"mde/{name}"] = minimum_detectable_effect(each)
+        return result
+
+
+def judge_fold(
+    evaluation: Evaluation, recommender: TwoStageRecommender, dataset: Dataset, test: Task, stages: Stages, number: int = 0
+) -> JudgedFold:
+    """Ask every system the fold's queries. The recommender has to be fitted at the fold's cutoff."""
+    depth, queries, truth = max(evaluation.ks), test.queries, test.truth
+    budget, retriever = recommender.candidates, recommender.retriever
+    past, known = dataset.log.before(queries.time), dataset.catalogue.before(queries.time)
+    with stages("baselines"):
+        answers: dict[str, Ranking] = {}
+        for name, baseline in evaluation.baselines.items():
+            baseline.fit(past, known)
+            answers[name] = baseline.retrieve(queries, max(depth, budget))
+    lists = {name: ranking.top(depth) for name, ranking in answers.items()}
+    pool = recommender.pool(queries)
+    lists["retrieval"] = pool.retrieved(depth)
+    described = recommender.describe(pool, queries)
+    with stages("rank"):
+        score = recommender.ranker.score(described)
+        lists["two_stage"] = pool.order(score, depth)
+    with stages("targets"):
+        placed = targets.table(dataset.log, test, described, score, recommender.ranker, number)
+    with stages("counterfactuals"):
+        deepest = max(*evaluation.candidate_ks, 2 * budget)
+        deep = retriever.pool(queries, deepest)
+        added = {
+            name: answers[name]
+            for name, baseline in evaluation.baselines.items()
+            if name not in pool.sources and not isinstance(baseline, Random)
+        }
+        reached = _reached(retriever, queries, test, pool, added, budget)
+        seconds = _seconds(retriever, pool, queries, budget)
+    with stages("metrics"):
+        accuracy: PerQuery = {}
+        for system, ranking in lists.items():
+            of_system = metrics.per_query(ranking, truth, evaluation.ks)
+            accuracy |= {f"{system}/{name}": each for name, each in of_system.items()}
+        within = [k for k in evaluation.candidate_ks if k <= budget] or [budget]
+        recall = metrics.candidate_recall(pool, truth, within)
+        if deeper := [k for k in evaluation.candidate_ks if k > budget]:
+            recall |= metrics.candidate_recall(deep, truth, deeper)
+        accuracy |= {f"candidates/{name}": each for name, each in recall.items()}
+        accuracy["candidates/count"] = np.diff(pool.indptr).astype(np.float64)
+        shop = Past.of(past, known, queries.time)
+        other, overall = _beyond(lists, test, shop, evaluation.k)
+        evidence = Evidence.collect(
+            shop,
+            queries,
+            truth,
+            pool,
+            deep,
+            lists["two_stage"],
+            budget=budget,
+            depth=deepest,
+            reached=reached,
+            seconds=seconds,
+            weights=retriever.weight if isinstance(retriever, Hybrid) else None,
+            fold=number,
+        )
+    return JudgedFold(test, lists, accuracy, _apart(lists, test) | other, overall, evidence, placed)
+
+
+def summarise(folds: Sequence[JudgedFold], k: int, seed: int) -> Judgement:
+    """Pool the folds: every mean is over all their queries, every interval draws all queries of a user together."""
+    evidence = Evidence.concat([fold.evidence for fold in folds])
+    accuracy, other = (_pooled([getattr(fold, name) for fold in folds]) for name in ("accuracy", "other"))
+    diagnosed = diagnosis.values(evidence, k)
+    values = accuracy | other | diagnosed
+    table = np.stack(list(values.values()), axis=1)
+    intervals = dict(zip(values, mean_intervals(table, evidence.user, seed), strict=True))
+    for name, (ratio, weight) in diagnosis.efficiency(evidence, diagnosed, k).items():
+        [intervals[name]] = bootstrap(ratio, evidence.user, weights=weight, seed=seed)
+    intervals = {name: each for name, each in intervals.items() if np.isfinite(each.value)}
+    figures = {name: each.value for name, each in intervals.items()}
+    overall = {name: float(np.mean([fold.overall[name] for fold in folds])) for name in folds[0].overall}
+    figures |= {name: value for name, value in overall.items() if np.isfinite(value)}
+    figures |= _queries(folds, evidence)
+    if len(folds) > 1:
+        for i, fold in enumerate(folds):
+            means = metrics.mean(fold.accuracy)
+            figures |= {f"fold/{i}/{name}": each for name, each in means.items() if name.rpartition("/")[2] in TABLE}
+            figures[f"fold/{i}/queries/count"] = float(len(fold.test.queries))
+    found = verdict.judge(evidence, diagnosed, k, seed)
+    document = diagnosis.document(evidence, diagnosed, intervals, k)
+    document |= {"verdict": found.document(), "beyond": _beyond_rows(intervals, overall)}
+    stage = np.array(list(diagnosis.STAGES))[diagnosis.stage(evidence, k)]
+    return Judgement(accuracy, figures, intervals, found, stage, document)
+
+
+def _pooled(folds: Sequence[PerQuery]) -> PerQuery:
+    return {name: np.concatenate([fold[name] for fold in folds]) for name in folds[0]}
+
+
+def _queries(folds: Sequence[JudgedFold], evidence: Evidence) -> dict[str, float]:
+    result = {
+        "queries/count": float(len(evidence)),
+        "queries/users": float(len(np.unique(evidence.user))),
+        "queries/share_of_targets_revisited": float(evidence.revisit.mean()),
+        "queries/with_revisit_target": float(evidence.any(evidence.revisit).sum()),
+        "queries/with_discovery_target": float(evidence.any(~evidence.revisit).sum()),
+    }
+    for reason in folds[0].test.funnel:
+        name = f"queries/{reason.strip('()').replace(' ', '_')}"
+        result[name] = float(sum(fold.test.funnel[reason] for fold in folds))
+    return result
+
+
+def _apart(lists: Mapping[str, Ranking], test: Task) -> PerQuery:
+    """Revisit targets (items in the query's history) and discovery targets, each among the queries that have one."""
+    revisit = metrics.revisit(test.queries, test.truth)
+    result: PerQuery = {}
+    for kind, mask in (("revisit", revisit), ("discovery", ~revisit)):
+        part = metrics.split_truth(test.truth, mask)
+        for system, ranking in lists.items():
+            of_system = metrics.per_query(ranking, part, [10])
+            for name in ("hit_rate_at_10", "ndcg_at_10", "recall_at_10"):
+                result[f"{system}/{kind}/{name}"] = np.where(part.count > 0, of_system[name], np.nan)
+    return result
+
+
+def _beyond(lists: Mapping[str, Ranking], test: Task, shop: Past, k: int) -> tuple[PerQuery, dict[str, float]]:
+    empty = Ranking(np.full((len(test.queries), 0), -1, np.int32), np.zeros((len(test.queries), 0), np.float32))
+    expected = lists.get("popularity", empty).top(k)
+    values: PerQuery = {}
+    overall: dict[str, float] = {}
+    for system, ranking in lists.items():
+        each = beyond.per_query(ranking.top(k), test.queries, test.truth, shop, expected)
+        values |= {f"beyond/{system}/{name}": value for name, value in each.items()}
+        whole = beyond.of_all_lists(ranking.top(k), shop)
+        overall |= {f"beyond/{system}/{name}": value for name, value in whole.items()}
+    return values, overall
+
+
+def _beyond_rows(intervals: Mapping[str, Interval], overall: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    for name, interval in intervals.items():
+        if name.startswith("beyond/"):
+            _, system, what = name.split("/")
+            rows.setdefault(system, {})[what] = diagnosis.plain(interval)
+    for name, value in overall.items():
+        _, system, what = name.split("/")
+        rows.setdefault(system, {})[what] = {"value": value} if np.isfinite(value) else None
+    return rows
+
+
+def _reached(
+    retriever: Retriever,
+    queries: Queries,
+    test: Task,
+    pool: CandidatePool,
+    added: Mapping[str, Ranking],
+    budget: int,
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Targets in the pool, were one thing otherwise: no seen item dropped; one more source, its lists under the same rule."""
+    leaves = [leaf for name, leaf in _leaves(retriever).items() if name in pool.sources]
+    result: dict[str, npt.NDArray[np.bool_]] = {}
+    if any(leaf.seen != "keep" for leaf in leaves):
+        result["keeping seen items"] = contains(_keeping_seen(retriever).pool(queries, budget), test.truth)
+    forbidden = leaves[0].excluded(queries)
+    for leaf in leaves[1:]:
+        forbidden = np.intersect1d(forbidden, leaf.excluded(queries))
+    pooled = contains(pool, test.truth)
+    for name, ranking in added.items():
+        row, place = np.nonzero(ranking.item[:, :budget] >= 0)
+        keys = np.sort(pair_key(row, ranking.item[row, place]))
+        proposed = is_member(test.truth.key, keys) & ~is_member(test.truth.key, forbidden)
+        result[f"adding {name}"] = pooled | proposed
+    return result
+
+
+def _leaves(retriever: Retriever) -> dict[str, Retriever]:
+    """The retrievers that a composed one is made of, at any depth, by name; itself where it is not composed."""
+    result: dict[str, Retriever] = {}
+    for field in fields(retriever):  # type: ignore[arg-type]
+        value = getattr(retriever, field.name)
+        parts = (
+            value.items()
+            if isinstance(value, dict)
+            else [("", part) for part in (value if isinstance(value, list) else [value])]
+        )
+        for name, part in parts:
+            if isinstance(part, Retriever):
+                inner = _leaves(part)
+                result |= inner if len(inner) > 1 else {str(name) or part.name: next(iter(inner.values()))}
+    return result or {retriever.name: retriever}
+
+
+def _keeping_seen(retriever: Retriever) -> Retriever:
+    """A twin that drops no seen item and shares all that was learned."""
+
+    def twin(value: Any) -> Any:
+        if isinstance(value, Retriever):
+            return _keeping_seen(value)
+        if isinstance(value, dict):
+            return {name: twin(part) for name, part in value.items()}
+        return [twin(part) for part in value] if isinstance(value, list) else value
+
+    other = copy.copy(retriever)
+    for field in fields(retriever):  # type: ignore[arg-type]
+        setattr(other, field.name, twin(getattr(retriever, field.name)))
+    other.seen = "keep"
+    return other
+
+
+def _seconds(retriever: Retriever, pool: CandidatePool, queries: Queries, budget: int) -> dict[str, float]:
+    """Seconds that each source needs for the queries, measured on some of them."""
+    sample = queries.take(np.arange(min(TIMED, len(queries)), dtype=np.int64))
+    result = {}
+    for name, leaf in _leaves(retriever).items():
+        if name in pool.sources:
+            start = time.perf_counter()
+            leaf.retrieve(sample, budget)
+            result[name] = (time.perf_counter() - start) * len(queries) / len(sample)
+    return result
