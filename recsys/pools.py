@@ -1,6 +1,6 @@
 """What retrieval hands on: a ranking of one source, and the candidate pool with the evidence of every source."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -108,6 +108,20 @@ class CandidatePool:
         item = (union & 0xFFFFFFFF).astype(np.int32)
         return cls(indptr, item, names, rank, score, fusion.astype(np.float32))
 
+    @classmethod
+    def concatenate(cls, pools: Sequence["CandidatePool"]) -> "CandidatePool":
+        """Pools of the same sources, one after the other: the queries of the first, then those of the second, …"""
+        if len(pools) == 1:
+            return pools[0]
+        return cls(
+            ragged.from_counts(np.concatenate([np.diff(pool.indptr) for pool in pools])),
+            np.concatenate([pool.item for pool in pools]),
+            pools[0].sources,
+            np.concatenate([pool.rank for pool in pools], axis=1),
+            np.concatenate([pool.score for pool in pools], axis=1),
+            np.concatenate([pool.fusion for pool in pools]),
+        )
+
     def __len__(self) -> int:
         return len(self.item)
 
@@ -156,6 +170,12 @@ class CandidatePool:
             self.score[:, keep],
             self.fusion[keep],
         )
+
+    def block(self, first: int, last: int) -> "CandidatePool":
+        """The queries `first` to `last` (exclusive), as a view."""
+        rows = slice(self.indptr[first], self.indptr[last])
+        indptr = self.indptr[first : last + 1] - self.indptr[first]
+        return CandidatePool(indptr, self.item[rows], self.sources, self.rank[:, rows], self.score[:, rows], self.fusion[rows])
 
     def take(self, rows: Int64) -> "CandidatePool":
         """The candidates of some of the queries, in the order given."""

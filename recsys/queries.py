@@ -53,6 +53,13 @@ class Queries:
         """The query that each history event belongs to: `int32[m]`."""
         return ragged.row_numbers(self.indptr)
 
+    def block(self, first: int, last: int) -> "Queries":
+        """The queries `first` to `last` (exclusive), as a view."""
+        events = slice(self.indptr[first], self.indptr[last])
+        indptr = self.indptr[first : last + 1] - self.indptr[first]
+        history = self.item[events], self.kind[events], self.event_time[events]
+        return Queries(self.user[first:last], self.time, indptr, *history)
+
     def take(self, rows: Int64) -> "Queries":
         """Some of the queries, in the order given."""
         indptr, events = ragged.take(self.indptr, rows)

@@ -102,7 +102,7 @@ class TwoStageRecommender:
     @property
     def features(self) -> FeatureSet:
         """The features; after `fit`, fitted at the cutoff, unless the ranker needs none."""
-        return self._first.features if self._first and self.ranker.learns else self._features
+        return self._first.features if self._first and self.ranker.reads else self._features
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -114,8 +114,8 @@ class TwoStageRecommender:
         return self._first.pool(queries) if self._first else self._retriever.pool(queries, self.candidates)
 
     def describe(self, pool: CandidatePool, queries: Queries) -> FeatureMatrix:
-        """What the ranker sees of the candidates: no column where it does not learn."""
-        if not self.ranker.learns:
+        """What the ranker sees of the candidates: no column where it needs none."""
+        if not self.ranker.reads:
             return FeatureMatrix(np.empty((len(pool), 0), dtype=np.float32), (), (), pool)
         return self._first.describe(pool, queries) if self._first else self._features.compute(pool, queries)
 
@@ -188,4 +188,8 @@ class TwoStageRecommender:
 
 
 def _examples(first: FirstStage, task: Task) -> Examples:
-    return Examples(first.describe(first.pool(task.queries), task.queries), task.truth)
+    """The candidates of the queries that retrieval found something relevant for: the others teach nothing."""
+    pool = first.pool(task.queries)
+    relevant = task.truth.grade_of(pool.row, pool.item) > 0
+    pool = pool.where((np.bincount(pool.row, weights=relevant, minlength=pool.n_queries) > 0)[pool.row])
+    return Examples(first.describe(pool, task.queries), task.truth, task.window, task.queries.user)

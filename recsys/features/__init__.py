@@ -1,9 +1,26 @@
 """Between the stages: each module is one family of columns that describe a (query, candidate) pair."""
 
-from recsys.features.base import FeatureFamily, FeatureMatrix, FeatureSet
+from recsys.features.affinity import Affinity
+from recsys.features.base import DerivedFamily, FeatureFamily, FeatureMatrix, FeatureSet
+from recsys.features.calendar import Calendar
+from recsys.features.content import Content
 from recsys.features.item import Item
 from recsys.features.source import Source
 from recsys.features.user import User
 from recsys.features.user_item import UserItem
+from recsys.features.within_query import WithinQuery
 
-__all__ = ["FeatureFamily", "FeatureMatrix", "FeatureSet", "Item", "Source", "User", "UserItem"]
+__all__ = [
+    "Affinity",
+    "Calendar",
+    "Content",
+    "DerivedFamily",
+    "FeatureFamily",
+    "FeatureMatrix",
+    "FeatureSet",
+    "Item",
+    "Source",
+    "User",
+    "UserItem",
+    "WithinQuery",
+]

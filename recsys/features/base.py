@@ -1,11 +1,15 @@
 """Columns with names and families, and the set that puts them together."""
 
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from recsys.catalogue import Catalogue
 from recsys.component import Component, State, component
@@ -13,6 +17,9 @@ from recsys.errors import ConfigError, nearest
 from recsys.events import EventLog
 from recsys.pools import CandidatePool, Float32
 from recsys.queries import Queries
+
+BLOCK = 1 << 15
+"""Candidates described at once: what a family needs beside its columns is a few arrays of this length, which stay in cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +37,13 @@ class FeatureMatrix:
             raise ConfigError(f"no feature is called {name!r}.{nearest(name, self.names)}")
         return self.values[:, self.names.index(name)]
 
+    def where(self, keep: npt.NDArray[np.bool_]) -> "FeatureMatrix":
+        """The marked rows only; every query stays, perhaps with no candidate."""
+        values = np.empty((int(np.count_nonzero(keep)), len(self.names)), dtype=np.float32, order="F")
+        for column in range(len(self.names)):
+            values[:, column] = self.values[keep, column]
+        return FeatureMatrix(values, self.names, self.families, self.pool.where(keep))
+
 
 class FeatureFamily(Component, ABC):
     """Columns of one idea. What it computes for a query depends on events before the query's time alone."""
@@ -40,10 +54,22 @@ class FeatureFamily(Component, ABC):
 
     @abstractmethod
     def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
-        """Fill `out` (`float32[n, f]`, one row a candidate of `pool`, one column a name)."""
+        """Fill `out` (`float32[n, f]`, one row a candidate of `pool`, one column a name); the pool is one block of a larger."""
 
     def fit(self, log: EventLog, catalogue: Catalogue) -> None:
         """Learn what items and users look like from the log and the catalogue, both already cut at the cutoff."""
+
+
+class DerivedFamily(Component, ABC):
+    """Columns made of other families' columns. They are computed after all `FeatureFamily`s, wherever they are named."""
+
+    @abstractmethod
+    def columns(self, given: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of the columns, without the family's prefix, where the full names `given` are there to be read."""
+
+    @abstractmethod
+    def compute(self, given: FeatureMatrix, out: Float32) -> None:
+        """Fill `out` (`float32[n, f]`) from a block of whole queries."""
 
 
 @component
@@ -54,9 +80,11 @@ class FeatureSet(Component):
     """
 
     families: list[str]
-    """Which of `definitions`, in this order."""
-    definitions: dict[str, FeatureFamily] = Field(repr=False)
+    """Which of `definitions`, in this order; derived families come last."""
+    definitions: dict[str, FeatureFamily | DerivedFamily] = Field(repr=False)
     """Families by name."""
+    threads: NonNegativeInt = 0
+    """Blocks of queries worked on at a time; 0: one a core. The result does not depend on it."""
 
     def __post_init__(self) -> None:
         for name in self.families:
@@ -65,21 +93,48 @@ class FeatureSet(Component):
         if twice := {name for name in self.families if self.families.count(name) > 1}:
             raise ConfigError(f"features.families: named more than once: {', '.join(sorted(twice))}")
 
+    @property
+    def _plain(self) -> dict[str, FeatureFamily]:
+        chosen = {name: self.definitions[name] for name in self.families}
+        return {name: family for name, family in chosen.items() if isinstance(family, FeatureFamily)}
+
+    @property
+    def _derived(self) -> dict[str, DerivedFamily]:
+        chosen = {name: self.definitions[name] for name in self.families}
+        return {name: family for name, family in chosen.items() if isinstance(family, DerivedFamily)}
+
+    def columns(self, sources: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        """Full names of the columns of each family, in order, for pools of these sources."""
+        columns = {name: _prefixed(name, family.columns(sources)) for name, family in self._plain.items()}
+        given = tuple(name for of_family in columns.values() for name in of_family)
+        return columns | {name: _prefixed(name, family.columns(given)) for name, family in self._derived.items()}
+
     def fit(self, log: EventLog, catalogue: Catalogue) -> None:
         """Fit every chosen family on the past."""
-        for name in self.families:
-            self.definitions[name].fit(log, catalogue)
+        for family in self._plain.values():
+            family.fit(log, catalogue)
 
     def compute(self, pool: CandidatePool, queries: Queries) -> FeatureMatrix:
-        """The matrix of the pool's candidates."""
-        columns = {name: self.definitions[name].columns(pool.sources) for name in self.families}
-        values = np.empty((len(pool), sum(map(len, columns.values()))), dtype=np.float32, order="F")
-        start = 0
-        for name, of_family in columns.items():
-            self.definitions[name].compute(pool, queries, values[:, start : start + len(of_family)])
-            start += len(of_family)
-        names = tuple(f"{name}__{column}" for name, of_family in columns.items() for column in of_family)
-        families = tuple(name for name, of_family in columns.items() for _ in of_family)
+        """The matrix of the pool's candidates, made block by block."""
+        columns = self.columns(pool.sources)
+        names = tuple(name for of_family in columns.values() for name in of_family)
+        families = tuple(family for family, of_family in columns.items() for _ in of_family)
+        values = np.empty((len(pool), len(names)), dtype=np.float32, order="F")
+        end = dict(zip(columns, np.cumsum([len(of_family) for of_family in columns.values()]).tolist(), strict=True))
+        n_plain = max((end[name] for name in self._plain), default=0)
+
+        def describe(first: int, last: int) -> None:
+            part, asked = pool.block(first, last), queries.block(first, last)
+            out = values[pool.indptr[first] : pool.indptr[last]]
+            for name, family in self._plain.items():
+                family.compute(part, asked, out[:, end[name] - len(columns[name]) : end[name]])
+            given = FeatureMatrix(out[:, :n_plain], names[:n_plain], families[:n_plain], part)
+            for name, derived in self._derived.items():
+                derived.compute(given, out[:, end[name] - len(columns[name]) : end[name]])
+
+        with ThreadPoolExecutor(self.threads or os.cpu_count()) as workers:
+            for done in [workers.submit(describe, first, last) for first, last in _blocks(pool)]:
+                done.result()
         return FeatureMatrix(values, names, families, pool)
 
     def state(self) -> State:
@@ -94,9 +149,22 @@ class FeatureSet(Component):
             self.definitions[name].restore(own)
 
 
-def gather(values: npt.NDArray[np.floating], index: npt.NDArray[np.integer], missing: float) -> Float32:
-    """`values[index]`, and `missing` where the index lies outside."""
-    if not len(values):
-        return np.full(len(index), missing, dtype=np.float32)
-    known = (index >= 0) & (index < len(values))
-    return np.where(known, values[np.where(known, index, 0)], missing).astype(np.float32)
+def _prefixed(family: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{family}__{column}" for column in columns)
+
+
+def _blocks(pool: CandidatePool) -> Iterator[tuple[int, int]]:
+    """Runs of whole queries with about `BLOCK` candidates each."""
+    marks = np.searchsorted(pool.indptr, np.arange(0, len(pool), BLOCK))
+    edges = np.unique(np.r_[0, marks, pool.n_queries]).tolist()
+    return pairwise(edges)
+
+
+def gather(values: npt.NDArray[np.floating], index: npt.NDArray[np.integer], out: Float32) -> None:
+    """Fill `out` with `values[index]`. The last value stands for every index beyond it: an item that the fit did not know."""
+    np.take(values, index, out=out, mode="clip")
+
+
+def spread(values: npt.NDArray[np.generic], pool: CandidatePool, out: Float32) -> None:
+    """Fill `out` with the value of each candidate's query."""
+    out[:] = np.repeat(values.astype(np.float32), np.diff(pool.indptr))

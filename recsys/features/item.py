@@ -1,5 +1,6 @@
 """How the candidate does with everybody."""
 
+from itertools import pairwise
 from typing import Annotated
 
 import numpy as np
@@ -10,73 +11,91 @@ from recsys.catalogue import Catalogue
 from recsys.component import State, component
 from recsys.events import KINDS, MILLISECONDS_PER_DAY, EventKind, EventLog, days
 from recsys.features.base import FeatureFamily, gather
+from recsys.features.history import Float64, count_distinct
 from recsys.pools import CandidatePool, Float32
-from recsys.queries import Queries
+from recsys.queries import Queries, pair_key
+
+AGES = ("days_since_last", "days_since_purchase", "age_days")
 
 
 @component
 class Item(FeatureFamily):
-    """Activity, conversion and age of an item.
+    """Activity, conversion, loyalty, price and age of an item. Windows and ages count back from the newest event of the log.
 
     - `<kind>s_<d>d`: log(1 + events of the kind in the last d days); `<kind>s`: the same over all time
-    - `users`: log(1 + distinct users)
-    - `trend`: (events of the shortest window + 1) / (of the longest + 1), per day
-    - `conversion`: (transactions + m · p) / (events + m), p the shop's own rate, m = `smoothing`
-    - `repeat`: events a distinct user
-    - `days_since_last`, `age_days`: days since the newest event, and since the item appeared (log or catalogue)
+    - `users`, `buyers`: log(1 + distinct users with any event, with a purchase); `users_<d>d` of the shortest window
+    - `trend_<a>d_<b>d`, for neighbouring windows: ((events in a + 1) / a) / ((events in b + 1) / b)
+    - `cart_rate`, `conversion`: (cart events or transactions + m · p) / (events + m), p the shop's own rate, m = `smoothing`
+    - `repeat`: events a distinct user; `repeat_buyers`: (buyers with two purchase days or more + m · p) / (buyers + m)
+    - `category_share`: part of its category's events that are with it (NaN: no category)
+    - `price`, `price_change` (newest / the one before − 1, 0 for a price that never changed), `available`: as of the cutoff
+    - `days_since_last`, `days_since_purchase`, `age_days`: days since the newest event, the newest purchase, and since the item
+      appeared in the log or the catalogue
     """
 
-    windows_days: Annotated[list[PositiveFloat], Field(min_length=2)] = Field(default=[7.0, 28.0])
+    windows_days: Annotated[list[PositiveFloat], Field(min_length=2)] = Field(default=[1.0, 7.0, 28.0, 91.0])
     """Windows before the cutoff, ascending."""
     smoothing: PositiveFloat = 20.0
-    """Events' worth of the shop's own conversion rate."""
+    """Events' (or buyers') worth of the shop's own rate."""
 
     def __post_init__(self) -> None:
-        self.table = np.empty((0, len(self.columns(()))), dtype=np.float32)
+        self.table = np.full((1, len(self.columns(()))), np.nan, dtype=np.float32)
 
     def columns(self, sources: tuple[str, ...]) -> tuple[str, ...]:
         """See the class."""
-        counts = tuple(f"{kind}s_{window:g}d" for window in self.windows_days for kind in KINDS)
+        windows = [f"{window:g}d" for window in self.windows_days]
         return (
-            *counts,
+            *(f"{kind}s_{window}" for window in windows for kind in KINDS),
             *(f"{kind}s" for kind in KINDS),
-            "users",
-            "trend",
-            "conversion",
-            "repeat",
-            "days_since_last",
-            "age_days",
+            *("users", "buyers", f"users_{windows[0]}"),
+            *(f"trend_{short}_{long}" for short, long in pairwise(windows)),
+            *("cart_rate", "conversion", "repeat", "repeat_buyers", "category_share"),
+            *("price", "price_change", "available"),
+            *AGES,
         )
 
     def fit(self, log: EventLog, catalogue: Catalogue) -> None:
-        """One row of values an item; times are counted back from the newest event."""
+        """One row of values an item, and one for items that are not known."""
         n = log.n_items
         end = int(log.time[-1]) + 1 if len(log) else 0
-        counts = [_counts(log, end - days(window), n) for window in self.windows_days]
-        total = _counts(log, None, n)
+        first = [int(np.searchsorted(log.time, end - days(window))) for window in self.windows_days]
+        windows = [_counts(log, start, n) for start in first]
+        total = _counts(log, 0, n)
         events = total.sum(axis=1)
-        users = np.bincount(np.unique(log.item.astype(np.int64) << 32 | log.user) >> 32, minlength=n)
-        short, long = self.windows_days[0], self.windows_days[-1]
-        trend = ((counts[0].sum(axis=1) + 1) / short) / ((counts[-1].sum(axis=1) + 1) / long)
-        bought = total[:, EventKind.transaction]
-        rate = bought.sum() / max(events.sum(), 1)
-        newest = np.full(n, np.nan)
+        rates = [_smoothed(total[:, kind], events, self.smoothing) for kind in (EventKind.addtocart, EventKind.transaction)]
+        bought = log.where(log.kind == EventKind.transaction)
+        users, buyers = count_distinct(log.item, log.user, n), count_distinct(bought.item, bought.user, n)
+        newest, newest_purchase = np.full(n, np.nan), np.full(n, np.nan)
         newest[log.item] = log.time
+        newest_purchase[bought.item] = bought.time
+        ages = [(end - time) / MILLISECONDS_PER_DAY for time in (newest, newest_purchase, log.item_born)]
+        self.table = np.full((n + 1, len(self.columns(()))), np.nan, dtype=np.float32, order="F")
         columns = [
-            *np.log1p(np.hstack([*counts, total])).T,
+            *np.log1p(np.hstack([*windows, total])).T,
             np.log1p(users),
-            trend,
-            (bought + self.smoothing * rate) / (events + self.smoothing),
-            np.divide(events, users, out=np.full(n, np.nan), where=users > 0),
-            (end - newest) / MILLISECONDS_PER_DAY,
-            (end - log.item_born) / MILLISECONDS_PER_DAY,
+            np.log1p(buyers),
+            np.log1p(count_distinct(log.item[first[0] :], log.user[first[0] :], n)),
+            *(
+                ((a.sum(axis=1) + 1) / short) / ((b.sum(axis=1) + 1) / long)
+                for (a, short), (b, long) in pairwise(zip(windows, self.windows_days, strict=True))
+            ),
+            *rates,
+            _ratio(events, users),
+            _smoothed(_repeat_buyers(bought, n), buyers, self.smoothing),
+            _category_share(catalogue.category, events),
+            catalogue.price,
+            _price_change(catalogue),
+            catalogue.available,
+            *ages,
         ]
-        self.table = np.column_stack(columns).astype(np.float32)
+        for column, values in enumerate(columns):
+            self.table[: len(values), column] = values
 
     def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
         """Gather by item."""
+        item = pool.item.astype(np.intp)
         for column in range(self.table.shape[1]):
-            out[:, column] = gather(self.table[:, column], pool.item, np.nan)
+            gather(self.table[:, column], item, out[:, column])
 
     def state(self) -> State:
         """The table of items."""
@@ -87,8 +106,37 @@ class Item(FeatureFamily):
         self.table = state["table"]
 
 
-def _counts(log: EventLog, start: int | None, n: int) -> npt.NDArray[np.float64]:
-    """Events of each item and kind since `start`: `float64[n, 3]`."""
-    first = 0 if start is None else int(np.searchsorted(log.time, start))
+def _counts(log: EventLog, first: int, n: int) -> Float64:
+    """Events of each item and kind from position `first` on: `float64[n, 3]`."""
     cell = log.item[first:].astype(np.int64) * len(KINDS) + log.kind[first:]
     return np.bincount(cell, minlength=n * len(KINDS)).reshape(n, len(KINDS)).astype(np.float64)
+
+
+def _ratio(part: npt.NDArray[np.number], whole: npt.NDArray[np.number]) -> Float64:
+    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+
+
+def _smoothed(part: npt.NDArray[np.number], whole: npt.NDArray[np.number], weight: float) -> Float64:
+    """`part / whole`, drawn towards the rate over all by `weight`."""
+    rate = part.sum() / max(whole.sum(), 1)
+    return np.asarray((part + weight * rate) / (whole + weight), dtype=np.float64)
+
+
+def _repeat_buyers(bought: EventLog, n: int) -> npt.NDArray[np.int64]:
+    """Users that bought an item on two days or more."""
+    pairs, of_event = np.unique(pair_key(bought.item, bought.user), return_inverse=True)
+    purchase_days = count_distinct(of_event, bought.time // MILLISECONDS_PER_DAY, len(pairs))
+    return np.bincount(pairs[purchase_days > 1] >> 32, minlength=n)
+
+
+def _category_share(category: npt.NDArray[np.int32], events: Float64) -> Float64:
+    share = np.full(len(events), np.nan)
+    known = np.flatnonzero(category >= 0)
+    total = np.bincount(category[known], weights=events[known]) if len(known) else events[:0]
+    share[known] = _ratio(events[known], total[category[known]])
+    return share
+
+
+def _price_change(catalogue: Catalogue) -> Float32:
+    change = catalogue.price / np.where(np.isnan(catalogue.previous_price), catalogue.price, catalogue.previous_price) - 1
+    return np.where(np.isfinite(change), change, np.nan).astype(np.float32)

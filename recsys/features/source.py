@@ -4,34 +4,50 @@ import numpy as np
 
 from recsys.component import component
 from recsys.features.base import FeatureFamily
-from recsys.pools import CandidatePool, Float32
+from recsys.pools import RRF_CONSTANT, CandidatePool, Float32
 from recsys.queries import Queries
+
+EACH = ("rank", "rrf", "score", "score_ratio")
 
 
 @component
 class Source(FeatureFamily):
-    """Per source: rank, score, score / the query's best score; over all: number of sources, best rank, fused score.
+    """The evidence of each source and of all together.
+
+    Per source, NaN where it did not propose the candidate but for `rrf`:
+
+    - `<source>_rank`: from 1
+    - `<source>_rrf`: 1 / (60 + rank), 0 where not proposed, so that it is a flag as well
+    - `<source>_score`, `<source>_score_ratio`: the raw score, and its ratio to the size of the query's best
+
+    Over all: `n_sources` that proposed it, their `best_rank` and `mean_rank`, and `fusion`, the score of retrieval order.
 
     Raw scores drift when a retriever is refitted, hence ranks and per-query ratios beside them (chimuichimu, KDD Cup 2023;
-    kiccho1101, OTTO). NaN where a source did not propose the candidate.
+    kiccho1101, OTTO).
     """
 
     def columns(self, sources: tuple[str, ...]) -> tuple[str, ...]:
-        """Three columns a source and three over all."""
-        each = tuple(f"{source}_{what}" for source in sources for what in ("rank", "score", "score_ratio"))
-        return (*each, "n_sources", "best_rank", "fusion")
+        """Four columns a source and four over all."""
+        each = tuple(f"{source}_{what}" for source in sources for what in EACH)
+        return (*each, "n_sources", "best_rank", "mean_rank", "fusion")
 
     def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
         """Gather from the pool."""
-        rank = np.where(pool.rank > 0, pool.rank, np.nan).astype(np.float32)
+        proposed = pool.rank > 0
+        rank = np.where(proposed, pool.rank, np.float32(np.nan))
         for s in range(len(pool.sources)):
             best = np.full(pool.n_queries, np.nan, dtype=np.float32)
             first = pool.rank[s] == 1
             best[pool.row[first]] = np.abs(pool.score[s, first])
             best[best == 0] = np.nan
-            out[:, 3 * s] = rank[s]
-            out[:, 3 * s + 1] = pool.score[s]
-            out[:, 3 * s + 2] = pool.score[s] / best[pool.row]
-        out[:, -3] = (pool.rank > 0).sum(axis=0)
-        out[:, -2] = np.nanmin(rank, axis=0) if len(pool) else 0
+            start = len(EACH) * s
+            out[:, start] = rank[s]
+            out[:, start + 1] = np.where(proposed[s], 1 / (RRF_CONSTANT + pool.rank[s].astype(np.float32)), 0)
+            out[:, start + 2] = pool.score[s]
+            out[:, start + 3] = pool.score[s] / best[pool.row]
+        n_sources = proposed.sum(axis=0, dtype=np.float32)
+        out[:, -4] = n_sources
+        out[:, -3] = np.fmin.reduce(rank, axis=0)
+        with np.errstate(invalid="ignore"):
+            out[:, -2] = pool.rank.sum(axis=0, dtype=np.float32) / n_sources
         out[:, -1] = pool.fusion

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -10,43 +10,52 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.component import Component
+from recsys.events import Int32, Int64
 from recsys.features import FeatureMatrix
 from recsys.pools import Float32
 from recsys.queries import Truth
+from recsys.splits import Window
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
     """The candidates of one label window with what turned out to be right.
 
-    Only what retrieval found is here: a relevant item that it missed is in `truth`, never among the rows.
+    Only what retrieval found is here: a relevant item that it missed is in `truth`, never among the rows. No source's score has
+    seen a label: retrievers and features are fitted on what happened strictly before the window, so that there is no own pair
+    to subtract and nothing to cross-fit.
     """
 
     features: FeatureMatrix
     truth: Truth
+    window: Window | None = None
+    """When the labels were taken; none: at a time of their own."""
+    user: Int32 | None = None
+    """The user of each query; none: a user of its own."""
 
     @cached_property
     def grade(self) -> Float32:
         """Grade of each candidate, 0 when not relevant: `float32[n]`."""
         return self.truth.grade_of(self.features.pool.row, self.features.pool.item)
 
-    def with_positives(self) -> "Examples":
-        """Only the queries with a relevant candidate: the others teach nothing, and LightGBM counts their NDCG as 1."""
-        pool = self.features.pool
-        rows = np.flatnonzero(np.bincount(pool.row, weights=self.grade > 0, minlength=pool.n_queries) > 0)
-        if len(rows) == pool.n_queries:
-            return self
-        kept = np.isin(pool.row, rows)
-        matrix = np.asfortranarray(self.features.values[kept])
-        features = FeatureMatrix(matrix, self.features.names, self.features.families, pool.take(rows))
-        return Examples(features, self.truth.take(rows))
+    def where(self, keep: npt.NDArray[np.bool_]) -> "Examples":
+        """The marked candidates only; every query stays, with all its truth."""
+        return self if keep.all() else replace(self, features=self.features.where(keep))
+
+    def take(self, rows: Int64) -> "Examples":
+        """Some of the queries, in ascending order."""
+        matrix = self.features.where(np.isin(self.features.pool.row, rows))
+        user = None if self.user is None else self.user[rows]
+        return replace(self, features=replace(matrix, pool=matrix.pool.take(rows)), truth=self.truth.take(rows), user=user)
 
 
 class Ranker(Component, ABC):
     """Orders candidates by features; learns from label windows, or not at all."""
 
     learns: ClassVar[bool] = True
-    """False when neither label windows nor features are needed."""
+    """False when no label windows are needed."""
+    reads: ClassVar[bool] = True
+    """False when no features are needed."""
     curve: tuple[float, ...] = ()
     """NDCG@10 on the latest label window after each step of the fit, where the method has steps."""
 
@@ -63,5 +72,5 @@ class Ranker(Component, ABC):
         return None
 
     def importance(self) -> dict[str, float]:
-        """Total gain a feature, largest first; empty where the method has none."""
+        """How much each feature matters, largest first; empty where the method cannot say."""
         return {}

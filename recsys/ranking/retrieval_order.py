@@ -14,6 +14,7 @@ class RetrievalOrder(Ranker):
     """Candidates stay in the order in which retrieval brought them."""
 
     learns: ClassVar[bool] = False
+    reads: ClassVar[bool] = False
 
     def fit(self, windows: Sequence[Examples]) -> None:
         """Nothing to learn."""

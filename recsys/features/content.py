@@ -1,0 +1,154 @@
+"""How the candidate fits what the user likes by what it is: category, price and properties, all as of the cutoff."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import PositiveInt
+from scipy import sparse
+
+from recsys.catalogue import Catalogue
+from recsys.component import State, component
+from recsys.events import EventKind, EventLog
+from recsys.features.base import FeatureFamily
+from recsys.features.embedding import cosines, newest_items, profiles, unit_vectors
+from recsys.features.history import Float64, Int64, Rows, ages, find, smallest
+from recsys.pools import CandidatePool, Float32
+from recsys.queries import Queries, pair_key
+
+LEVEL = ("events", "transactions", "share", "days_since_last")
+COLUMNS = (
+    *(f"category_{what}" for what in LEVEL),
+    *(f"parent_{what}" for what in LEVEL),
+    *("price_z", "price_to_last", "cheaper_than_seen"),
+    *("property_last", "property_recent"),
+)
+
+
+@component
+class Content(FeatureFamily):
+    """Category, price and property closeness to the query's history. NaN where the catalogue does not say.
+
+    - `category_events`, `category_transactions`: the user's events and purchases in the candidate's category;
+      `category_share`: part of the user's events; `category_days_since_last`: age of the newest (NaN: none)
+    - `parent_…`: the same for the category above
+    - `price_z`: (ln price − mean) / (deviation + 0.1), mean and deviation over the user's events of the logarithm of price
+    - `price_to_last`: ln(price / price of the last item); `cheaper_than_seen`: part of the user's events with a dearer item
+    - `property_last`, `property_recent`: cosine between the words of the candidate's properties and those of the last item, or
+      of the `last_items` newest together, weighted by ln(items / items with the word), in a space of `dimensions` directions
+      (latent semantic analysis; Deerwester et al., 1990)
+    """
+
+    last_items: PositiveInt = 20
+    dimensions: PositiveInt = 32
+    max_words: PositiveInt = 20_000
+    """So many words are used at most, the most frequent first."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.category = np.full(1, -1, dtype=np.int32)
+        self.parent = np.full(1, -1, dtype=np.int32)
+        self.log_price = np.full(1, np.nan, dtype=np.float32)
+        self.vectors = np.full((1, self.dimensions), np.nan, dtype=np.float32)
+
+    def columns(self, sources: tuple[str, ...]) -> tuple[str, ...]:
+        """See the class."""
+        return COLUMNS
+
+    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+        """Take categories, prices and words of the items as of the cutoff."""
+        self.category = np.append(catalogue.category, np.int32(-1))
+        self.parent = catalogue.tree.parent_of(self.category)
+        price = np.append(catalogue.price, np.float32(np.nan))
+        self.log_price = np.log(price, out=np.full_like(price, np.nan), where=price > 0)
+        self.vectors = unit_vectors(_words(catalogue, self.max_words), self.dimensions, self.seed)
+
+    def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
+        """Look up each candidate's category and price among the query's, and compare directions."""
+        _level(self.category, pool, queries, out[:, :4])
+        _level(self.parent, pool, queries, out[:, 4:8])
+        self._prices(pool, queries, out[:, 8:11])
+        row, item, place = newest_items(queries, self.last_items)
+        chosen = (row[place == 0], item[place == 0]), (row, item)
+        cosines(self.vectors, [profiles(self.vectors, of, its, len(queries)) for of, its in chosen], pool, out[:, 11:])
+
+    def _prices(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
+        n, price = len(queries), self.log_price.take(pool.item, mode="clip")
+        seen = self.log_price.take(queries.item, mode="clip").astype(np.float64)
+        known = ~np.isnan(seen)
+        row, seen = queries.row[known], seen[known]
+        last = np.full(n, np.nan)
+        last[row] = seen
+        with np.errstate(invalid="ignore", divide="ignore"):
+            count = np.bincount(row, minlength=n)
+            mean = np.bincount(row, seen, minlength=n) / count
+            deviation = np.sqrt(np.bincount(row, (seen - mean[row]) ** 2, minlength=n) / count)
+        z = (price - mean[pool.row]) / (deviation[pool.row] + 0.1)
+        out[:, 0] = z
+        out[:, 1] = price - last[pool.row]
+        out[:, 2] = _share_above(price, pool, row, seen, count)
+
+    def state(self) -> State:
+        """Category, its parent, log price and property direction of each item."""
+        return {"category": self.category, "parent": self.parent, "log_price": self.log_price, "vectors": self.vectors}
+
+    def restore(self, state: State) -> None:
+        """Take back `state`."""
+        self.category, self.parent = state["category"], state["parent"]
+        self.log_price, self.vectors = state["log_price"], state["vectors"]
+
+
+def _level(category: npt.NDArray[np.int32], pool: CandidatePool, queries: Queries, out: Float32) -> None:
+    """The four columns of one level of the tree, `category` giving each item's."""
+    of_candidate, of_event = category.take(pool.item, mode="clip"), category.take(queries.item, mode="clip")
+    known = of_event >= 0
+    keys, pair = np.unique(pair_key(queries.row[known], of_event[known]), return_inverse=True)
+    n = len(keys)
+    bought = queries.kind[known] == EventKind.transaction
+    events = np.bincount(pair, minlength=n)
+    per_pair: list[npt.NDArray[Any]] = [
+        events,
+        np.bincount(pair[bought], minlength=n),
+        events / np.diff(queries.indptr)[keys >> 32],
+        smallest(pair, ages(queries)[known], n),
+    ]
+    place, found = find(keys, pair_key(pool.row, of_candidate))
+    place[~found] = n
+    for column, (values, never) in enumerate(zip(per_pair, (0, 0, 0, np.nan), strict=True)):
+        np.take(np.append(values, never).astype(np.float32), place, out=out[:, column], mode="clip")
+        out[of_candidate < 0, column] = np.nan
+
+
+def _share_above(price: Float32, pool: CandidatePool, row: Rows, seen: Float64, count: Int64) -> Float64:
+    """Part of the query's seen prices that are above each candidate's price."""
+    order = np.lexsort((seen, row))
+    base = 1 + np.nanmax(np.r_[0.0, np.abs(price), np.abs(seen)])
+    line = row[order] * (4 * base) + seen[order]
+    wanted = pool.row * (4 * base) + np.where(np.isnan(price), 0, price).astype(np.float64)
+    by_price = np.argsort(wanted)
+    below = np.empty(len(price), dtype=np.int64)
+    below[by_price] = np.searchsorted(line, wanted[by_price], side="right")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.isnan(price), np.nan, (np.cumsum(count)[pool.row] - below) / count[pool.row])
+
+
+def _words(catalogue: Catalogue, most: int) -> sparse.csr_matrix:
+    """ln(items / items with the word) where one of an item's newest texts has the word: `[items, words]`."""
+    n = catalogue.n_items
+    numeric = catalogue.properties.numbers([p or "" for p in (catalogue.price_property, catalogue.available_property)])
+    rows = np.flatnonzero(~np.isin(catalogue.prop, numeric))[::-1]
+    rows = rows[np.unique(pair_key(catalogue.item[rows], catalogue.prop[rows]), return_index=True)[1]]
+    texts, of_row = np.unique(catalogue.value[rows], return_inverse=True)
+    words = pd.Series(catalogue.texts.ids[texts], dtype=object).str.lower().str.split().explode().dropna()
+    word, names = pd.factorize(words, sort=True)
+    ones = np.ones(len(words), dtype=np.float32)
+    of_text = sparse.csr_matrix((ones, (words.index, word)), shape=(len(texts), len(names)))
+    of_item = sparse.csr_matrix((np.ones(len(rows), dtype=np.float32), (catalogue.item[rows], of_row)), (n, len(texts)))
+    matrix = (of_item @ of_text).tocsc()
+    matrix.data[:] = 1
+    frequency = np.diff(matrix.indptr)
+    kept = np.sort(np.lexsort((np.arange(len(frequency)), -frequency))[:most])
+    kept = kept[frequency[kept] > 1]
+    idf = np.log(n / frequency[kept]).astype(np.float32)
+    return (matrix[:, kept] @ sparse.diags_array(idf)).tocsr()

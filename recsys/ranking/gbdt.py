@@ -1,0 +1,145 @@
+"""Gradient-boosted trees by LightGBM, with three objectives."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Annotated, Any
+
+import lightgbm as lgb
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, PositiveInt
+
+from recsys.component import component
+from recsys.features import FeatureMatrix
+from recsys.pools import Float32
+from recsys.ranking.base import Examples
+from recsys.ranking.boosting import Boosted, Share
+from recsys.ranking.learning import Table
+from recsys.ranking.validation import ValidationNdcg
+
+
+@component
+class LightGBM(Boosted):
+    """What the objectives share."""
+
+    leaves: Annotated[int, Field(ge=2)] = 31
+    min_data_in_leaf: PositiveInt = 50
+    bagging_fraction: Share = 0.8
+    """Part of the rows that each tree is grown on."""
+    categorical: list[str] = Field(default_factory=list)
+    """Columns of whole numbers whose order means nothing."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.booster: lgb.Booster | None = None
+
+    @abstractmethod
+    def objective(self, table: Table) -> tuple[dict[str, Any], npt.NDArray[Any]]:
+        """LightGBM's parameters of the objective, and the labels that it wants."""
+
+    def grow(self, table: Table, trees: int, judge: tuple[ValidationNdcg, Examples] | None) -> list[float]:
+        """See `Boosted`."""
+        parameters, label = self.objective(table)
+        parameters |= {
+            "metric": "None",
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.leaves,
+            "min_data_in_leaf": self.min_data_in_leaf,
+            "feature_fraction": self.feature_fraction,
+            "bagging_fraction": self.bagging_fraction,
+            "bagging_freq": 1,
+            "lambda_l2": self.l2,
+            "monotone_constraints": self.directions() if self.monotone else None,
+            "seed": self.seed,
+            "deterministic": True,
+            "force_col_wise": True,
+            "num_threads": self.workers(table.values),
+            "verbosity": -1,
+        }
+        categorical = [self.column(name, "categorical") for name in self.categorical]
+        data = lgb.Dataset(
+            table.values, label, group=table.groups, feature_name=list(self.names), categorical_feature=categorical
+        )
+        curve: list[float] = []
+        if judge is None:
+            self.booster = lgb.train(parameters, data, trees)
+            return curve
+        ndcg, latest = judge
+
+        def evaluate(score: npt.NDArray[np.float64], _: lgb.Dataset) -> tuple[str, float, bool]:
+            curve.append(ndcg(score))
+            return "ndcg_at_10", curve[-1], True
+
+        seen = lgb.Dataset(latest.features.values, label=latest.grade > 0, reference=data)
+        stop = lgb.early_stopping(self.early_stopping, verbose=False)
+        self.booster = lgb.train(parameters, data, trees, valid_sets=[seen], feval=evaluate, callbacks=[stop])
+        return curve
+
+    def cut(self, trees: int) -> None:
+        """See `Boosted`."""
+        assert self.booster is not None
+        self.booster = lgb.Booster(model_str=self.booster.model_to_string(num_iteration=trees))
+
+    def _predict(self, features: FeatureMatrix, **how: Any) -> npt.NDArray[np.float64]:
+        self.check(features)
+        assert self.booster is not None
+        workers = self.workers(features.values)
+        return np.asarray(self.booster.predict(features.values, num_threads=workers, raw_score=True, **how))
+
+    def score(self, features: FeatureMatrix) -> Float32:
+        """The sum over the trees."""
+        return self._predict(features).astype(np.float32) if len(features.values) else np.empty(0, dtype=np.float32)
+
+    def contributions(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
+        """SHAP values of the trees (Lundberg et al., 2020): `float64[n, f]`, without the constant term."""
+        return self._predict(features, pred_contrib=True)[:, :-1]
+
+    def importance(self) -> dict[str, float]:
+        """Total gain a feature, largest first."""
+        return self.named(self.booster.feature_importance("gain")) if self.booster is not None else {}
+
+    def write_files(self, folder: Path) -> None:
+        """The trees as LightGBM's own text."""
+        if self.booster is not None:
+            (folder / "trees.txt").write_text(self.booster.model_to_string())
+
+    def read_files(self, folder: Path) -> None:
+        """Read the trees."""
+        trees = folder / "trees.txt"
+        self.booster = lgb.Booster(model_str=trees.read_text()) if trees.exists() else None
+
+
+@component
+class LambdaRank(LightGBM):
+    """LambdaMART (Burges, MSR-TR-2010-82): swaps of two candidates, weighted by what they change in NDCG; gains = grades."""
+
+    truncation_level: PositiveInt = 30
+    """Pairs are formed with the best so many of each group."""
+
+    def objective(self, table: Table) -> tuple[dict[str, Any], npt.NDArray[Any]]:
+        """Labels number the distinct grades."""
+        gains, label = np.unique(table.grade, return_inverse=True)
+        return {
+            "objective": "lambdarank",
+            "label_gain": gains.tolist(),
+            "lambdarank_truncation_level": self.truncation_level,
+        }, label
+
+
+@component
+class XeNDCG(LightGBM):
+    """A listwise cross-entropy that bounds NDCG (Bruch, WWW 2021); gain 2^n − 1 for the n-th distinct grade."""
+
+    def objective(self, table: Table) -> tuple[dict[str, Any], npt.NDArray[Any]]:
+        """Labels number the distinct grades."""
+        label = np.unique(table.grade, return_inverse=True)[1]
+        return {"objective": "rank_xendcg", "objective_seed": self.seed}, label
+
+
+@component
+class Binary(LightGBM):
+    """The chance that a candidate is relevant, each judged alone; won RetailHero and a share of OTTO."""
+
+    def objective(self, table: Table) -> tuple[dict[str, Any], npt.NDArray[Any]]:
+        """Relevant or not."""
+        return {"objective": "binary"}, table.grade > 0

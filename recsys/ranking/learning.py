@@ -1,0 +1,134 @@
+"""What every ranker that learns shares: which candidates it learns from, and which it is judged on while it does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import PositiveInt
+
+from recsys import ragged
+from recsys.component import State, component
+from recsys.errors import DataError, NotFittedError
+from recsys.events import Int64
+from recsys.features import FeatureMatrix
+from recsys.pools import CandidatePool, Float32
+from recsys.ranking.base import Examples, Ranker
+
+HELD_OUT = 3
+"""One user of so many is held out where no label window is free of overlap with the latest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Candidates of several label windows below each other, ready to learn from.
+
+    `values`: `float32[n, f]`, column-major; `grade`: `float32[n]`; `groups`: lengths of the groups, each with a relevant one.
+    """
+
+    values: Float32
+    grade: Float32
+    groups: npt.NDArray[np.int64]
+
+
+@component
+class Learned(Ranker):
+    """A ranker with a fit. Groups without a relevant candidate teach nothing and are left out; evaluation keeps them."""
+
+    negatives: PositiveInt | None = None
+    """Most candidates of each group that are not relevant to learn from; none: all. Validation always has all."""
+    negatives_by: Literal["uniform", "hard"] = "uniform"
+    """Which: drawn with equal chances, or half of them the first in retrieval order (all of them would teach that a good place
+    in retrieval order is a bad sign)."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+
+    def table(self, windows: Sequence[Examples]) -> Table:
+        """The candidates to learn from. Raises `DataError` when none of them is relevant."""
+        if not any((window.grade > 0).any() for window in windows):
+            raise DataError(
+                "ranker: no candidate of any label window is relevant, so there is nothing to learn from;"
+                " widen split.label_horizon, raise candidates, or choose another retriever"
+            )
+        self.names = windows[0].features.names
+        kept = [window.where(self._chosen(window, number)) for number, window in enumerate(windows)]
+        sizes = np.concatenate([np.diff(window.features.pool.indptr) for window in kept])
+        values = np.empty((int(sizes.sum()), len(self.names)), dtype=np.float32, order="F")
+        for column in range(len(self.names)):
+            np.concatenate([window.features.values[:, column] for window in kept], out=values[:, column])
+        return Table(values, np.concatenate([window.grade for window in kept]), sizes[sizes > 0])
+
+    def _chosen(self, window: Examples, number: int) -> npt.NDArray[np.bool_]:
+        """Groups with a relevant candidate, and of each group its relevant ones and so many others."""
+        pool, relevant = window.features.pool, window.grade > 0
+        chosen = with_positives(window)
+        if self.negatives is None:
+            return chosen
+        others = np.flatnonzero(~relevant)
+        order = np.random.default_rng([self.seed, number]).random(len(others))
+        if self.negatives_by == "hard":
+            place = _place(pool, others, -pool.fusion[others])
+            order[place < self.negatives // 2] = -1
+        chosen[others[_place(pool, others, order) >= self.negatives]] = False
+        return chosen
+
+    def check(self, features: FeatureMatrix) -> None:
+        """Raise `NotFittedError` before a fit, `DataError` for other columns than were learned."""
+        if not self.names:
+            raise NotFittedError(f"{type(self).__name__}: fit or load before scoring")
+        if self.names != features.names:
+            differ = ", ".join(sorted(set(self.names) ^ set(features.names))) or "the order"
+            raise DataError(f"ranker: learned {len(self.names)} features, was given {len(features.names)}; differing: {differ}")
+
+    def named(self, values: Sequence[float] | npt.NDArray[np.floating]) -> dict[str, float]:
+        """A value a feature, largest first."""
+        pairs = zip(self.names, map(float, values), strict=True)
+        return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
+
+    def state(self) -> State:
+        """Names of the columns that were learned."""
+        return {"names": np.array(self.names, dtype=np.str_)}
+
+    def restore(self, state: State) -> None:
+        """Take back `state`."""
+        self.names = tuple(state["names"].tolist())
+
+
+def _place(pool: CandidatePool, rows: Int64, order: npt.NDArray[np.floating]) -> Int64:
+    """Place of each of the candidates `rows` within its query by ascending `order`, from 0."""
+    by_order = np.lexsort((rows, order, pool.row[rows]))
+    place = np.empty(len(rows), dtype=np.int64)
+    place[by_order] = ragged.within_row(ragged.from_sorted(pool.row[rows], pool.n_queries))
+    return place
+
+
+def with_positives(window: Examples) -> npt.NDArray[np.bool_]:
+    """Which candidates stand in a group with a relevant one."""
+    pool = window.features.pool
+    return (np.bincount(pool.row, weights=window.grade > 0, minlength=pool.n_queries) > 0)[pool.row]
+
+
+def divide(windows: Sequence[Examples]) -> tuple[list[Examples], Examples]:
+    """The windows to learn from, and the latest one to be judged on, with no purchase that is a label in both.
+
+    Windows that reach past the cutoff of the latest share its labels, so they are purged. Where none with a relevant candidate
+    is left, one user in three is held out instead: the latest window's labels of these users judge, everybody else's teach.
+    """
+    latest = windows[-1]
+    earlier = [window for window in windows[:-1] if not _overlap(window, latest)]
+    if any((window.grade > 0).any() for window in earlier):
+        return earlier, latest
+    held_out = [_users(window) % HELD_OUT == 0 for window in windows]
+    learn = [window.take(np.flatnonzero(~of_query)) for window, of_query in zip(windows, held_out, strict=True)]
+    return learn, latest.take(np.flatnonzero(held_out[-1]))
+
+
+def _overlap(earlier: Examples, latest: Examples) -> bool:
+    return earlier.window is not None and latest.window is not None and earlier.window.end > latest.window.cutoff
+
+
+def _users(window: Examples) -> npt.NDArray[np.integer]:
+    return np.arange(len(window.truth)) if window.user is None else window.user

@@ -1,0 +1,112 @@
+"""Gradient-boosted trees by XGBoost, an optional library."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from recsys.component import component
+from recsys.features import FeatureMatrix
+from recsys.pools import Float32
+from recsys.ranking.base import Examples
+from recsys.ranking.boosting import Boosted, Share, optional
+from recsys.ranking.learning import Table
+from recsys.ranking.validation import ValidationNdcg
+
+
+@component
+class XGBoost(Boosted):
+    """LambdaMART by XGBoost: `rank:ndcg` with gains equal to the grades, or `rank:pairwise`."""
+
+    objective: Literal["rank:ndcg", "rank:pairwise"] = "rank:ndcg"
+    depth: PositiveInt = 6
+    min_child_weight: NonNegativeFloat = 1.0
+    row_fraction: Share = 0.8
+    """Part of the rows that each tree is grown on."""
+    pairs: Annotated[int, Field(gt=0)] = 30
+    """Pairs are formed with the best so many of each group."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._library = optional("xgboost", "XGBoost")
+        self.model: Any = None
+
+    def grow(self, table: Table, trees: int, judge: tuple[ValidationNdcg, Examples] | None) -> list[float]:
+        """See `Boosted`."""
+        parameters = {
+            "objective": self.objective,
+            "eta": self.learning_rate,
+            "max_depth": self.depth,
+            "min_child_weight": self.min_child_weight,
+            "subsample": self.row_fraction,
+            "colsample_bytree": self.feature_fraction,
+            "lambda": self.l2,
+            "lambdarank_pair_method": "topk",
+            "lambdarank_num_pair_per_sample": self.pairs,
+            "tree_method": "hist",
+            "seed": self.seed,
+            "nthread": self.workers(table.values),
+            "disable_default_eval_metric": 1,
+        }
+        if self.objective == "rank:ndcg":
+            parameters["ndcg_exp_gain"] = False
+        if self.monotone:
+            parameters["monotone_constraints"] = str(tuple(self.directions()))
+        data = self._library.DMatrix(table.values, table.grade, group=table.groups)
+        if judge is None:
+            self.model = self._library.train(parameters, data, num_boost_round=trees)
+            return []
+        ndcg, latest = judge
+        curve: list[float] = []
+
+        def evaluate(score: npt.NDArray[np.floating], _: Any) -> tuple[str, float]:
+            curve.append(ndcg(score))
+            return "ndcg_at_10", curve[-1]
+
+        stop = self._library.callback.EarlyStopping(self.early_stopping, metric_name="ndcg_at_10", maximize=True)
+        self.model = self._library.train(
+            parameters,
+            data,
+            num_boost_round=trees,
+            evals=[(self._library.DMatrix(latest.features.values), "latest")],
+            custom_metric=evaluate,
+            callbacks=[stop],
+            verbose_eval=False,
+        )
+        return curve
+
+    def cut(self, trees: int) -> None:
+        """See `Boosted`."""
+        self.model = self.model[:trees]
+
+    def _predict(self, features: FeatureMatrix, **how: Any) -> npt.NDArray[np.floating]:
+        self.check(features)
+        self.model.set_param({"nthread": self.workers(features.values)})
+        return np.asarray(self.model.predict(self._library.DMatrix(features.values), **how))
+
+    def score(self, features: FeatureMatrix) -> Float32:
+        """The sum over the trees."""
+        if not len(features.values):
+            return np.empty(0, dtype=np.float32)
+        return self._predict(features, output_margin=True).astype(np.float32)
+
+    def contributions(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
+        """SHAP values of the trees: `float64[n, f]`, without the constant term."""
+        return self._predict(features, pred_contribs=True).astype(np.float64)[:, :-1]
+
+    def importance(self) -> dict[str, float]:
+        """Total gain a feature, largest first."""
+        gain = self.model.get_score(importance_type="total_gain") if self.model else {}
+        return self.named([gain.get(f"f{i}", 0.0) for i in range(len(self.names))]) if gain else {}
+
+    def write_files(self, folder: Path) -> None:
+        """The trees as XGBoost's own JSON."""
+        if self.model is not None:
+            self.model.save_model(folder / "trees.json")
+
+    def read_files(self, folder: Path) -> None:
+        """Read the trees."""
+        if (folder / "trees.json").exists():
+            self.model = self._library.Booster(model_file=folder / "trees.json")
