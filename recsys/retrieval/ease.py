@@ -1,0 +1,87 @@
+"""A linear model of items from items, in closed form."""
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from scipy import linalg, sparse
+from threadpoolctl import threadpool_limits
+
+from recsys import ragged
+from recsys.component import component
+from recsys.events import EventLog, Int32, Int64
+from recsys.queries import pair_key
+from recsys.retrieval.base import KindWeights, kind_weights
+from recsys.retrieval.item_to_item import ItemToItem
+from recsys.retrieval.sparse import SparseRows
+
+BLOCK = 256
+"""Rows of the model that are pruned at once."""
+
+
+@component
+class EASE(ItemToItem):
+    """The ridge regression of every item on all others (Steck, WWW 2019): M = I − P / diag(P), P = (XᵀX + λI)⁻¹.
+
+    X holds the strongest signal of each (user, item) pair. An item's own weight is 0 by construction, hence `revisit`. The
+    model is dense while it is fitted: it covers the `max_items` items with most users and takes three matrices of
+    8 · max_items² bytes (600 MB by default). Of each row the `neighbours` weights of greatest magnitude are kept.
+    """
+
+    name: ClassVar[str] = "ease"
+    regularization: PositiveFloat = 200.0
+    """λ: the higher, the more only frequent pairs count."""
+    weights: KindWeights = Field(default={"view": 0.5, "addtocart": 1.0, "transaction": 1.0})
+    """Signal of an event of each kind (Polimi, RecSys Challenge 2022: views 0.2 to 0.5)."""
+    max_items: Annotated[int, Field(gt=0, le=30_000)] = 5_000
+    """Most items in the model: time grows with its third power, memory with its second (22 GB at the most allowed)."""
+    min_users: PositiveInt = 2
+    """Items with fewer users stay out."""
+    revisit: NonNegativeFloat = 1.0
+    """How much an item of the query points to itself; the weights of its neighbours are rarely above 0.2."""
+
+    def learn(self, log: EventLog) -> SparseRows:
+        """Solve for the most used items; the others have empty rows."""
+        signal = kind_weights(self.weights)[log.kind]
+        keys, of_event = np.unique(pair_key(log.user, log.item)[signal > 0], return_inverse=True)
+        strongest = np.zeros(len(keys))
+        np.maximum.at(strongest, of_event, signal[signal > 0])
+        user, item = keys >> 32, keys & 0xFFFFFFFF
+        users = np.bincount(item, minlength=log.n_items)
+        ranked = np.lexsort((np.arange(log.n_items), -users))[: self.max_items]
+        chosen = np.sort(ranked[users[ranked] >= self.min_users])
+        if not len(chosen):
+            return SparseRows.empty(log.n_items)
+        column = np.full(log.n_items, -1, dtype=np.int64)
+        column[chosen] = np.arange(len(chosen))
+        kept = column[item] >= 0
+        x = sparse.csc_matrix((strongest[kept], (user[kept], column[item[kept]])), shape=(log.n_users, len(chosen)))
+        model = solve((x.T @ x).toarray(), self.regularization)
+        source, target = (np.concatenate(parts) for parts in zip(*self._strongest(model), strict=True))
+        return SparseRows.from_sorted(chosen[source], chosen[target], model[source, target], log.n_items)
+
+    def _strongest(self, model: npt.NDArray[np.float64]) -> Iterator[tuple[Int64, Int32]]:
+        """Row and column of the entries of greatest magnitude in each row."""
+        for start in range(0, len(model), BLOCK):
+            part = np.abs(model[start : start + BLOCK]).astype(np.float32)
+            columns = np.tile(np.arange(len(model), dtype=np.int32), len(part))
+            heaviest = SparseRows(np.arange(len(part) + 1) * len(model), columns, part.ravel()).pruned(self.neighbours)
+            found = heaviest.weight > 0
+            yield start + ragged.row_numbers(heaviest.indptr)[found].astype(np.int64), heaviest.item[found]
+
+
+def solve(gram: npt.NDArray[np.float64], regularization: float) -> npt.NDArray[np.float64]:
+    """EASE's weights from XᵀX, which is overwritten: −P / diag(P) by column, with a diagonal of 0."""
+    diagonal = np.diag_indices_from(gram)
+    gram[diagonal] += regularization
+    with threadpool_limits(1, user_api="blas"):
+        factor, failed = linalg.lapack.dpotrf(gram.T, lower=False, overwrite_a=True)
+        inverse, failed_too = linalg.lapack.dpotri(factor, lower=False, overwrite_c=True)
+    if failed or failed_too:
+        raise np.linalg.LinAlgError("EASE: XᵀX + λI is not positive definite in float64; raise regularization")
+    weights: npt.NDArray[np.float64] = np.triu(inverse, 1)
+    weights += weights.T
+    weights /= -np.diag(inverse)
+    return weights
