@@ -91,7 +91,7 @@ class Judgement:
         result = dict(self.figures)
         for name, each in self.intervals.items():
             result |= {f"interval/{name}/low": each.low, f"interval/{name}/high": each.high}
-            if name.rpartition("/")[2] in TABLE and name.count("/") == 1:
+            if name in self.accuracy and name.rpartition("/")[2] in TABLE:
                 result[f"mde/{name}"] = minimum_detectable_effect(each)
         return result
 
@@ -116,7 +116,7 @@ def judge_fold(
         score = recommender.ranker.score(described)
         lists["two_stage"] = pool.order(score, depth)
     with stages("targets"):
-        placed = targets.table(dataset.log, test, described, score, recommender.ranker, number)
+        placed = targets.table(dataset.log, test, described, score, lists["two_stage"], recommender.ranker, number)
     with stages("counterfactuals"):
         deepest = max(*evaluation.candidate_ks, 2 * budget)
         deep = retriever.pool(queries, deepest)

@@ -19,7 +19,7 @@ from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import History, Popularity, Retriever
 from recsys.retrieval.random import Random
 from recsys.retrieval.union import Hybrid
-from recsys.splits import Split
+from recsys.splits import Rolling, Split
 from recsys.stages import Stages
 
 DAY = 86_400_000
@@ -79,16 +79,21 @@ def union(*names: str, seen: str = "keep") -> Hybrid:
     return Hybrid(sources=list(names), definitions=definitions, fallback=[], seen=seen)
 
 
-def judged(dataset: Dataset, retriever: Retriever, ranker: Ranker | None = None, candidates: int = 40) -> Judgement:
-    split = Split(cutoff="1970-01-11", horizon="5d", target="next", label_cutoffs=0, cold_items="keep")
-    test = split.test_task(dataset.log, split.fold(dataset.log).test)
+def judged(
+    dataset: Dataset, retriever: Retriever, ranker: Ranker | None = None, candidates: int = 40, split: Split | None = None
+) -> Judgement:
+    split = split or Split(cutoff="1970-01-11", horizon="5d", target="next", label_cutoffs=0, cold_items="keep")
     features = FeatureSet(families=[], definitions={})
     recommender = TwoStageRecommender(retriever, features, ranker or RetrievalOrder(), candidates)
-    recommender.fit(dataset.log, dataset.catalogue, test.window.cutoff)
     evaluation = Evaluation(
         ks=[10], candidate_ks=[10, 100], baselines={"history": History(), "popularity": Popularity(), "random": Random()}
     )
-    return summarise([judge_fold(evaluation, recommender, dataset, test, Stages())], 10, seed=0)
+    folds = []
+    for number, fold in enumerate(split.folds(dataset.log)):
+        test = split.test_task(dataset.log, fold.test)
+        recommender.fit(dataset.log, dataset.catalogue, test.window.cutoff)
+        folds.append(judge_fold(evaluation, recommender, dataset, test, Stages(), number))
+    return summarise(folds, 10, seed=0)
 
 
 CASES = {
@@ -161,3 +166,37 @@ def test_judging_leaves_the_retriever_as_it_was():
 def test_the_same_seed_gives_the_same_judgement():
     first, second = (judged(shop(n_users=60), union("history", "group", "random"), Dice()).flat() for _ in range(2))
     assert first == second
+
+
+def test_folds_are_pooled_by_query_and_clustered_by_user():
+    days = {"cutoff": "1970-01-06", "horizon": "1d", "test_step": "1d", "test_cutoffs": 3}
+    split = Rolling(**days, target_events=["view"], label_cutoffs=0, cold_items="keep")
+    run = judged(shop(n_users=50), union("history", "random"), Dice(), split=split)
+    flat = run.flat()
+    assert flat["queries/count"] == 150
+    assert flat["queries/users"] == 50
+    for name in ("two_stage/ndcg_at_10", "history/hit_rate_at_10", "candidates/recall_at_10"):
+        folds = [flat[f"fold/{i}/{name}"] for i in range(3)]
+        assert flat[name] == pytest.approx(np.mean(folds))
+        assert flat[f"interval/{name}/low"] <= flat[name] <= flat[f"interval/{name}/high"]
+    assert run.document["folds"] == 3
+    assert sum(row["share"]["value"] for row in run.document["waterfall"]) == pytest.approx(1)
+
+
+def test_every_mean_has_its_interval():
+    run = judged(shop(n_users=50), union("history", "group", "random"), Dice())
+    flat = run.flat()
+    means = [name for name in flat if not name.startswith(("interval/", "mde/", "queries/"))]
+    whole = {name for name in means if name.endswith(("/coverage", "/gini"))}
+    assert len(whole) == 10
+    assert all(flat[f"interval/{name}/low"] <= flat[name] <= flat[f"interval/{name}/high"] for name in set(means) - whole)
+    assert {name.removeprefix("mde/") for name in flat if name.startswith("mde/")} >= {"two_stage/ndcg_at_10"}
+
+
+def test_the_values_of_the_sources_add_up_to_candidate_recall():
+    run = judged(shop(n_users=100), union("history", "group", "random"))
+    values = [run.figures[f"attribution/{name}/shapley"] for name in ("history", "group", "random")]
+    assert sum(values) == pytest.approx(run.figures["ceiling/hit_rate_at_10"])
+    assert {row["name"]: row["seconds"] > 0 for row in run.document["attribution"]["sources"]} == dict.fromkeys(
+        ("history", "group", "random"), True
+    )

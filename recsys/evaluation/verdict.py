@@ -111,9 +111,10 @@ def _levers(evidence: Evidence, k: int, seed: int) -> list[Lever]:
 
 
 def _raises(levers: Sequence[Lever]) -> list[str]:
-    """The two changes of the candidates that gain most, as text."""
-    tried = [lever for lever in levers[1:] if lever.gain.value > 0][:2]
-    if not tried:
-        return ["no change of the candidates that was tried gains anything"] if levers[1:] else []
-    first, *rest = tried
+    """The two changes of the candidates that gain most, as text, of those that are sure to gain."""
+    tried = levers[1:]
+    sure = [lever for lever in tried if lever.gain.low > 0 and lever.gain.value > 0][:2]
+    if not sure:
+        return ["no change of the candidates that was tried is sure to gain"] if tried else []
+    first, *rest = sure
     return [f"{first.name} would raise its ceiling by {first.gain}", *(f"{each.name} by {each.gain}" for each in rest)]
