@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from recsys import runs
+from recsys.ablation import without
 from recsys.cache import NoCache
 from recsys.component import construct
 from recsys.datasets import Dataset, Source
@@ -73,7 +74,7 @@ def run(config: DictConfig) -> dict[str, float]:
 
     Raises `ConfigError` and `DataError` for what the user can mend.
     """
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    plain = without(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     parts = Parts.of(plain)
     _check_numbers(plain)
     console = Console()

@@ -1,0 +1,56 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recsys.ablation import METRICS, without
+from recsys.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+CONFIG = {
+    "drop": None,
+    "features": {"families": ["source", "item"]},
+    "retriever": {"sources": ["history", "als"]},
+    "ranker": {"trees": 3},
+}
+
+
+def test_without_leaves_one_part_out() -> None:
+    assert without(CONFIG) == CONFIG
+    assert without(CONFIG | {"drop": "features.item"})["features"] == {"families": ["source"]}
+    assert without(CONFIG | {"drop": "retriever.history"})["retriever"] == {"sources": ["als"]}
+    assert CONFIG["features"] == {"families": ["source", "item"]}
+
+
+@pytest.mark.parametrize(
+    ("dropped", "told"),
+    [
+        ("features.itm", r"drop: features.families has no 'itm'.*'item'"),
+        ("retriever.alss", r"drop: retriever.sources has no 'alss'.*'als'"),
+        ("ranker.trees", r"drop: wanted features.FAMILY, or retriever.SOURCE"),
+        ("item", r"drop: wanted features.FAMILY, or retriever.SOURCE"),
+    ],
+)
+def test_a_part_that_is_not_there(dropped: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        without(CONFIG | {"drop": dropped})
+
+
+def test_a_multirun_ends_with_what_each_part_costs(tmp_path: Path) -> None:
+    """The cost is the difference of the runs' own figures, for each metric and part, and its interval holds it."""
+    arguments = ["-m", "experiment=ablation", "debug=quick", "retriever=history", "ranker.trees=5", f"outputs={tmp_path}"]
+    parts = ["features.source", "features.user_item"]
+    command = [sys.executable, "train.py", *arguments, f"drop=null,{parts[0]},{parts[1]}", "cache=off"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "What leaving a part out costs" in done.stdout
+    [written] = tmp_path.glob("*/ablation.json")
+    figures = [json.loads((written.parent / str(job) / "metrics.json").read_text()) for job in range(3)]
+    rows = json.loads(written.read_text())
+    assert {(row["without"], row["metric"]) for row in rows} == {(part, metric) for part in parts for metric in METRICS}
+    for row in rows:
+        left = figures[1 + parts.index(row["without"])][row["metric"]]
+        assert row["cost"] == pytest.approx(figures[0][row["metric"]] - left)
+        assert row["low"] <= row["cost"] <= row["high"]
