@@ -96,6 +96,14 @@ class SearchSpace:
                 " and no key is swept over"
             )
 
+    def drawn(self) -> syntax.Space:
+        """All that any trial could draw, by name."""
+        found = dict(self.keys)
+        for changed in self._structures():
+            for path, component in self._present(self.compose((*self.fixed, *changed))):
+                found |= {f"{path}[{component.name}].{key}": drawn for key, drawn in component.space.items()}
+        return {name: drawn for name, drawn in found.items() if name in self.keys or override_key(name) not in self.keys}
+
     def _structures(self) -> Iterator[list[str]]:
         yield []
         for key, distribution in self.keys.items():
@@ -168,7 +176,7 @@ def cached(compose: Compose) -> Compose:
 def _targets(config: Any, path: str) -> Iterator[tuple[str, str]]:
     """Paths and classes of the components inside, outer before inner.
 
-    Where a list of names stands beside a mapping that has them (families of definitions), only those named are there.
+    Where lists of names stand beside a mapping that has them (sources or families of definitions), only those named are there.
     """
     if isinstance(config, Mapping):
         if isinstance(config.get("_target_"), str):
@@ -177,7 +185,7 @@ def _targets(config: Any, path: str) -> Iterator[tuple[str, str]]:
         for key, value in config.items():
             if not isinstance(value, Mapping):
                 continue
-            chosen = next((each for each in names if each <= set(value)), None)
+            chosen = set().union(*(each for each in names if each <= set(value)))
             inside = {k: v for k, v in value.items() if k in chosen} if chosen else value
             yield from _targets(inside, f"{path}.{key}")
 

@@ -28,7 +28,7 @@ from recsys.tracking import Run, Tracker
 from recsys.tuning import results, space, syntax, validation
 from recsys.tuning.space import SearchSpace
 from recsys.tuning.study import ERROR, SharedStudy, open_storage
-from recsys.tuning.trial import Outcome, folded, storage_url
+from recsys.tuning.trial import Outcome, fold_settings, folded, storage_url
 
 PARENT = "parent_run"
 """Attribute of a study: the run that its trials are children of."""
@@ -87,7 +87,7 @@ class OptunaSweeper(Sweeper):
         instantiate(self.settings["pruner"])
         if isinstance(sampler, optuna.samplers.BruteForceSampler):
             _check_discrete(spaces)
-        folded(*_data(base), self.settings["folds"], self.settings["fold_step"])
+        folded(*_data(base), *fold_settings(self.settings))
         name = self.settings["study"] or self._name(base, stages, spaces)
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         return self._run(name, stages, keys, parts.tracking)
@@ -281,7 +281,7 @@ class OptunaSweeper(Sweeper):
         """A name of the sweep's content: who searches the same, on the same data, joins."""
         passing = ("outputs", "output_dir", "tracking", "cache", "sweep", space.CHOICES)
         content = {key: value for key, value in base.items() if key not in passing}
-        judged = {key: self.settings[key] for key in ("folds", "fold_step", "sampler", "pruner")}
+        judged = {key: self.settings[key] for key in ("folds", "fold_step", "label_cutoffs", "sampler", "pruner")}
         choices = base[space.CHOICES]
         searched = [[repr(each.keys), repr(each.components)] for each in spaces]
         return f"{choices.get('sweep')}-{choices.get('dataset')}-{digest(content, judged, list(stages), searched)[:8]}"
@@ -326,8 +326,7 @@ def _with_known_objectives(stage: Stage, config: Mapping[str, Any]) -> Stage:
 
 def _check_discrete(spaces: Sequence[SearchSpace]) -> None:
     for each in spaces:
-        drawn = each.keys | {f"{c.name}.{key}": d for c in each.components for key, d in c.space.items()}
-        for name, distribution in drawn.items():
+        for name, distribution in each.drawn().items():
             if isinstance(distribution, optuna.distributions.FloatDistribution) and distribution.step is None:
                 raise ConfigError(f"sweep/sampler=grid: {name} has no steps; give it a range with a step or a choice")
 

@@ -44,7 +44,7 @@ def run(config: DictConfig) -> Outcome:
     trial_id = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(told["study"]), told["number"])
     frozen, objectives = storage.get_trial(trial_id), told["objectives"]
     dataset, split = json.dumps(plain["dataset"]), json.dumps(plain["split"])
-    log, folds = folded(dataset, split, sweep["folds"], sweep["fold_step"])
+    log, folds = folded(dataset, split, *fold_settings(sweep))
     recommender = TwoStageRecommender(parts.retriever, parts.features, parts.ranker, plain["candidates"], parts.cache)
     about = {"study": told["study"], "trial": told["number"], "objectives": objectives}
     params = {override_key(name): value for name, value in frozen.params.items()}
@@ -81,10 +81,15 @@ def _judge(parts: Parts, recommender: TwoStageRecommender, catalogue: Catalogue,
     return validation.judge(recommender, task, parts.evaluation.ks, parts.evaluation.candidate_ks)
 
 
+def fold_settings(sweep: Mapping[str, Any]) -> tuple[int, str | None, int | None]:
+    """How many validation windows, how far apart, with how many label windows each."""
+    return sweep["folds"], sweep["fold_step"], sweep["label_cutoffs"]
+
+
 @lru_cache(maxsize=1)
-def folded(dataset: str, split: str, count: int, step: str | None) -> tuple[EventLog, list[Fold]]:
+def folded(dataset: str, split: str, count: int, step: str | None, labels: int | None) -> tuple[EventLog, list[Fold]]:
     """The log before the test cutoff and the validation folds, for settings as JSON."""
-    return validation.validation_folds(construct(json.loads(split), "split"), loaded(dataset).log, count, step)
+    return validation.validation_folds(construct(json.loads(split), "split"), loaded(dataset).log, count, step, labels)
 
 
 @lru_cache(maxsize=1)

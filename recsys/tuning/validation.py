@@ -17,10 +17,13 @@ TIMES = ("latency_ms",)
 """Metrics that are the better the smaller."""
 
 
-def validation_folds(split: Split, log: EventLog, count: int, step: str | None = None) -> tuple[EventLog, list[Fold]]:
+def validation_folds(
+    split: Split, log: EventLog, count: int, step: str | None = None, labels: int | None = None
+) -> tuple[EventLog, list[Fold]]:
     """The log before the oldest test cutoff, and `count` folds on it, newest first, with windows as long as the test window.
 
-    `step` is the distance between their cutoffs; by default they do not overlap. Raises `ConfigError` for a log too short.
+    `step` is the distance between their cutoffs; by default they do not overlap. Each has at most `labels` label windows.
+    Raises `ConfigError` for a log too short.
     """
     test = split.folds(log)[0].test
     past = log.before(test.cutoff)
@@ -28,11 +31,14 @@ def validation_folds(split: Split, log: EventLog, count: int, step: str | None =
     distance = length if step is None else int(pd.Timedelta(step) / pd.Timedelta(1, "ms"))
     if distance <= 0:
         raise ConfigError(f"sweep.fold_step: wanted a span longer than nothing, found {step!r}")
+    label_cutoffs = split.label_cutoffs if labels is None else min(labels, split.label_cutoffs)
     folds = []
     for i in range(count):
         cutoff = pd.Timestamp(test.cutoff - length - i * distance, unit="ms").isoformat(timespec="milliseconds")
         try:
-            earlier = replace(split, cutoff=cutoff, horizon=f"{length}ms")  # type: ignore[type-var]
+            earlier = replace(  # type: ignore[type-var]
+                split, cutoff=cutoff, horizon=f"{length}ms", label_cutoffs=label_cutoffs
+            )
             folds.append(earlier.fold(past))
         except ConfigError as error:
             days = f"{length / 86_400_000:.1f} days"
