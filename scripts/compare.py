@@ -14,7 +14,6 @@ from recsys import cli, runs
 from recsys.digest import digest
 from recsys.evaluation import comparison
 from recsys.report import page
-from recsys.report.terminal import heading
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,14 +50,15 @@ def main(arguments: list[str] | None = None) -> int:
 def _show(console: Console, values: dict[str, Any], other: dict[str, Any]) -> None:
     title = f"\n{other['name']}  against  {values['first']['name']}  ({values['first']['queries']:,} queries)"
     table = Table(title=escape(title), title_justify="left")
-    for column in ("metric", "first", "this", "difference", "95 % interval", "p (Holm)", "better", "worse", "same"):
+    for column in ("metric", "first", "this", "difference", "p (Holm)", "better", "worse", "same"):
         table.add_column(column, justify="left" if column == "metric" else "right")
     for row in other["metrics"]:
         low, value, high = (row["difference"][bound] for bound in ("low", "value", "high"))
-        told = "[bold]" if row["p_holm"] < 1 - values["confidence"] else ""
+        weight = "bold" if row["p_holm"] < 1 - values["confidence"] else "none"
+        difference = f"[{weight}]{value:+.4f}[/]\n[dim]{low:+.3f} … {high:+.3f}[/]"
         counts = [str(row[count]) for count in ("improved", "worse", "unchanged")]
-        figures = [f"{row['first']:.4f}", f"{row['second']:.4f}", f"{told}{value:+.4f}", f"{low:+.4f} … {high:+.4f}"]
-        table.add_row(heading(row["metric"]), *figures, f"{row['p_holm']:.4f}", *counts)
+        figures = [f"{row['first']:.4f}", f"{row['second']:.4f}", difference, page.chance(row["p_holm"])]
+        table.add_row(page.metric_name(row["metric"]), *figures, *counts)
     console.print(table)
     for cause in other["causes"]:
         by = f" by {cause['by']}" if cause["by"] else ""

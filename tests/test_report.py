@@ -225,7 +225,7 @@ def test_charts_have_words_and_figures(run: RunFolder) -> None:
     assert drawings == len(labelled) == checker.tags.count("title") - 1 == 1
     assert "0.400 at 10, 0.600 at 100, 0.800 at 1000" in checker.text
     stack = [value for tag, name, value in checker.attributes if (tag, name) == ("div", "aria-label")]
-    assert stack == ["Shares of queries by stage; the table below has the figures."]
+    assert stack == ["Shares of right places by stage; the table below has the figures."]
     widths = [
         float(re.search(r"width: ([\d.]+)%", v)[1])
         for t, n, v in checker.attributes

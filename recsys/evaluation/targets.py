@@ -8,23 +8,30 @@ from recsys import ragged
 from recsys.evaluation import metrics
 from recsys.events import EventLog
 from recsys.features import FeatureMatrix
-from recsys.pools import CandidatePool, Float32
-from recsys.queries import Truth
+from recsys.pools import Float32, Ranking
+from recsys.queries import Truth, pair_key
 from recsys.ranking import Ranker
 from recsys.splits import Task
 
-MOST_EXPLAINED = 1000
-"""Targets whose margins are computed: contributions cost milliseconds each."""
+MOST_EXPLAINED = 4000
+"""Targets whose margins are computed, the best placed ones."""
 
 
-def table(log: EventLog, task: Task, features: FeatureMatrix, score: Float32, ranker: Ranker, fold: int = 0) -> pd.DataFrame:
-    """One row a (query, target item), in the order of the truth. `score` is the ranker's, of the candidates in `features`.
+def table(
+    log: EventLog, task: Task, features: FeatureMatrix, score: Float32, lists: Ranking, ranker: Ranker, fold: int = 0
+) -> pd.DataFrame:
+    """One row a (query, target item), in the order of the truth.
 
-    Columns: `user` and `item` (own ids), `fold`, `grade`, `revisit` (was it in the query's history?), `in_pool`; places from 1,
-    0 for nowhere: `two_stage`, `retrieval`, and `source/<name>` for each source; `margin/<family>`, see `margins`.
+    `score` is the ranker's, of the candidates in `features`; `lists` are the best of them, more than 10 deep. Columns: `user`
+    and `item` (own ids), `fold`, `grade`, `revisit` (was it in the query's history?), `in_pool`; places from 1, 0 for nowhere:
+    `two_stage`, `retrieval`, and `source/<name>` for each source; `margin/<family>`, see `margins`.
     """
     truth, pool = task.truth, features.pool
-    at, in_pool = _rows(pool, truth)
+    at, in_pool = metrics.locate(pool, truth)
+    place = np.zeros(len(truth.item), dtype=np.int64)
+    place[in_pool] = metrics.places(pool, at[in_pool], score)
+    ranks = np.zeros((len(pool.sources), len(truth.item)), dtype=np.int16)
+    ranks[:, in_pool] = pool.rank[:, at[in_pool]]
     columns = {
         "user": log.users.ids[task.queries.user[ragged.row_numbers(truth.indptr)]],
         "item": log.items.ids[truth.item],
@@ -32,62 +39,47 @@ def table(log: EventLog, task: Task, features: FeatureMatrix, score: Float32, ra
         "grade": truth.grade,
         "revisit": metrics.revisit(task.queries, truth),
         "in_pool": in_pool,
-        "two_stage": _take(_places(pool, score), at, in_pool),
+        "two_stage": place,
         "retrieval": metrics.retrieval_rank(pool, truth),
-        **{f"source/{name}": _take(pool.rank[s], at, in_pool) for s, name in enumerate(pool.sources)},
-        **{f"margin/{family}": margin for family, margin in margins(features, score, truth, ranker).items()},
+        **{f"source/{name}": rank for name, rank in zip(pool.sources, ranks, strict=True)},
+        **{f"margin/{family}": margin for family, margin in margins(features, place, lists, truth, ranker).items()},
     }
     return pd.DataFrame(columns)
 
 
-def margins(features: FeatureMatrix, score: Float32, truth: Truth, ranker: Ranker, k: int = 10) -> dict[str, Float32]:
-    """By feature family, what set each target apart from its rival: the difference of the ranker's contributions.
+def margins(
+    features: FeatureMatrix, place: npt.NDArray[np.int64], lists: Ranking, truth: Truth, ranker: Ranker, k: int = 10
+) -> dict[str, Float32]:
+    """What each feature family does for each target against its rival: by how much the target's score falls when the values
+    of that family are its rival's.
 
-    The rival of a target among the first `k` is the best candidate after them; of one further down it is the last of them.
-    `float32[m]` in the order of `truth.item`: NaN where the target is no candidate or has no rival, and after the first 1,000.
-    Empty for a ranker that cannot say.
+    `place` is that of each target in the ranker's order, 0 for none. The rival of a target among the first `k` is the best
+    candidate after them; of one further down it is the last of them. `float32[m]` in the order of `truth.item`: NaN where the
+    target is no candidate or has no rival, and after the 4,000 best placed. Empty for a ranker that reads no features.
     """
     pool = features.pool
-    at, in_pool = _rows(pool, truth)
-    place = _places(pool, score)
-    wanted = {which: np.full(pool.n_queries, -1, dtype=np.int64) for which in (k, k + 1)}
-    for which, row_of in wanted.items():
-        found = np.flatnonzero(place == which)
-        row_of[pool.row[found]] = found
-    own = _take(place, at, in_pool)
-    query = ragged.row_numbers(truth.indptr)
-    rival = np.where(own <= k, wanted[k + 1][query], wanted[k][query])
-    explained = np.flatnonzero(in_pool & (rival >= 0))[:MOST_EXPLAINED]
-    rows = np.unique(np.concatenate([at[explained], rival[explained]]))
-    chosen = np.zeros(len(pool), dtype=bool)
-    chosen[rows] = True
-    part = FeatureMatrix(np.asfortranarray(features.values[rows]), features.names, features.families, pool.where(chosen))
-    contributions = ranker.contributions(part) if len(rows) else None
-    if contributions is None:
+    if not ranker.reads or not len(pool):
         return {}
-    apart = contributions[np.searchsorted(rows, at[explained])] - contributions[np.searchsorted(rows, rival[explained])]
+    query = ragged.row_numbers(truth.indptr)
+    deep = np.pad(lists.item, ((0, 0), (0, max(k + 1 - lists.item.shape[1], 0))), constant_values=-1)
+    rival = np.where(place <= k, deep[query, k], deep[query, k - 1])
+    best_placed = np.argsort(place, kind="stable")
+    explained = np.sort(best_placed[(place > 0)[best_placed] & (rival >= 0)[best_placed]][:MOST_EXPLAINED])
+    own, other = (np.searchsorted(pool.key, pair_key(query, item)[explained]) for item in (truth.item, rival))
+    chosen = np.zeros(len(pool), dtype=bool)
+    chosen[own] = True
+    candidates = pool.where(chosen)
+
+    def score(values: Float32) -> Float32:
+        return ranker.score(FeatureMatrix(values, features.names, features.families, candidates))
+
+    values, of_rival = (np.asfortranarray(features.values[rows]) for rows in (own, other))
+    as_it_is = score(values)
     result = {}
     for family in dict.fromkeys(features.families):
-        columns = [i for i, of in enumerate(features.families) if of == family]
+        columns = np.array([of == family for of in features.families])
+        swapped = values.copy(order="F")
+        swapped[:, columns] = of_rival[:, columns]
         result[family] = np.full(len(truth.item), np.nan, dtype=np.float32)
-        result[family][explained] = apart[:, columns].sum(axis=1)
+        result[family][explained] = as_it_is - score(swapped)
     return result
-
-
-def _rows(pool: CandidatePool, truth: Truth) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """The candidate that each target is, and whether it is one at all."""
-    if not len(pool):
-        return np.zeros(len(truth.key), dtype=np.int64), np.zeros(len(truth.key), dtype=bool)
-    at = np.minimum(np.searchsorted(pool.key, truth.key), len(pool) - 1)
-    return at, pool.key[at] == truth.key
-
-
-def _places(pool: CandidatePool, score: Float32) -> npt.NDArray[np.int64]:
-    """Place of each candidate in its query's order by `score`, from 1, ties by item number."""
-    place = np.empty(len(pool), dtype=np.int64)
-    place[np.lexsort((-score, pool.row))] = ragged.within_row(pool.indptr) + 1
-    return place
-
-
-def _take(values: npt.NDArray[np.integer], at: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    return np.where(known, values[at] if len(values) else 0, 0).astype(np.int32)

@@ -154,8 +154,22 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": _figure, "percent": _percent, "words": lambda name: str(name).replace("_", " ")}
+    environment.filters |= {"figure": _figure, "percent": _percent, "chance": chance, "metric": metric_name, "words": _words}
     return environment
+
+
+def metric_name(name: str) -> str:
+    """`retrieval/ndcg_at_10` as a person writes it; the two stages go without saying."""
+    return heading(name.removeprefix("two_stage/"))
+
+
+def chance(p: float) -> str:
+    """A p-value for people."""
+    return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
+
+
+def _words(name: object) -> str:
+    return str(name).replace("_", " ")
 
 
 def _figure(value: object, digits: int = 4) -> str:
