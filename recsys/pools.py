@@ -95,7 +95,8 @@ class CandidatePool:
         for ranking in rankings.values():
             row, place = np.nonzero(ranking.item >= 0)
             keys.append((pair_key(row, ranking.item[row, place]), row, place))
-        union = np.unique(np.concatenate([key for key, _, _ in keys]))
+        union = np.sort(np.concatenate([key for key, _, _ in keys]))
+        union = union[np.diff(union, prepend=-1) > 0]
         rank = np.zeros((len(names), len(union)), dtype=np.int16)
         score = np.full((len(names), len(union)), np.nan, dtype=np.float32)
         fusion = np.zeros(len(union), dtype=np.float64)

@@ -9,7 +9,7 @@ from recsys import ragged
 from recsys.catalogue import Catalogue
 from recsys.component import State, component
 from recsys.events import EventLog, days
-from recsys.pools import Ranking
+from recsys.pools import Float32, Ranking
 from recsys.queries import Queries
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_weights
 
@@ -32,14 +32,17 @@ class Popularity(Retriever):
         self.score = np.empty(0, dtype=np.float32)
 
     def fit(self, log: EventLog, catalogue: Catalogue) -> None:
-        """Count the window's events."""
-        start = 0 if self.window_days is None or not len(log) else int(log.time[-1]) + 1 - days(self.window_days)
-        first = int(np.searchsorted(log.time, start))
-        weight = kind_weights(self.weights)[log.kind[first:]]
-        score = np.bincount(log.item[first:], weights=weight, minlength=log.n_items).astype(np.float32)
+        """Score the items by the log."""
+        score = self.scores(log)
         order = np.lexsort((np.arange(len(score)), -score))
         self.item = order[score[order] > 0].astype(np.int32)
         self.score = score[self.item]
+
+    def scores(self, log: EventLog) -> Float32:
+        """The score of each item, 0 for one that is not proposed: `float32[n_items]`."""
+        end = int(log.time[-1]) + 1 if len(log) else 0
+        start = 0 if self.window_days is None else end - days(self.window_days)
+        return summed_weights(log, self.weights, start, end)
 
     def retrieve(self, queries: Queries, k: int) -> Ranking:
         """The most popular items that `seen` allows."""
@@ -71,3 +74,10 @@ class Popularity(Retriever):
     def restore(self, state: State) -> None:
         """Take back `state`."""
         self.item, self.score = state["item"], state["score"]
+
+
+def summed_weights(log: EventLog, weights: KindWeights, start: int, end: int) -> Float32:
+    """Weight of the events with `start <= time < end`, summed over each item: `float32[n_items]`."""
+    first, last = np.searchsorted(log.time, [start, end])
+    weight = kind_weights(weights)[log.kind[first:last]]
+    return np.bincount(log.item[first:last], weights=weight, minlength=log.n_items).astype(np.float32)

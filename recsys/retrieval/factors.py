@@ -1,0 +1,108 @@
+"""Retrieval by inner product with item vectors, however they were learned."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+from recsys.component import State, component
+from recsys.events import MILLISECONDS_PER_DAY, Int64
+from recsys.pools import Float32, Ranking
+from recsys.queries import Queries, pair_key
+from recsys.retrieval.base import Retriever
+
+
+@component
+class Factors(Retriever, ABC):
+    """Keeps `item` (ascending item numbers) with `item_factors` (`float32[items, d]`); a query's vector is made of its history.
+
+    No vector of a user is kept, so that a user pruned from the fit, a new visitor and one with events since the fit are all
+    answered alike.
+    """
+
+    def __post_init__(self) -> None:
+        self.item = np.empty(0, dtype=np.int32)
+        self.item_factors = np.empty((0, 1), dtype=np.float32)
+
+    @abstractmethod
+    def query_vectors(self, queries: Queries) -> Float32:
+        """A vector for each query: `float32[q, d]`, 0 for one without a known item."""
+
+    def retrieve(self, queries: Queries, k: int) -> Ranking:
+        """Items by inner product with the query's vector; none for a query without a known item."""
+        from implicit.cpu.topk import topk
+
+        items = np.full((len(queries), k), -1, dtype=np.int32)
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        if not len(self.item) or not len(queries):
+            return Ranking(items, scores)
+        vectors = self.query_vectors(queries)
+        excluded = self.excluded(queries)
+        column = self.column(excluded & 0xFFFFFFFF)
+        seen = sparse.csr_matrix(
+            (np.ones(int((column >= 0).sum()), np.float32), ((excluded >> 32)[column >= 0], column[column >= 0])),
+            shape=(len(queries), len(self.item)),
+        )
+        depth = min(k, len(self.item))
+        with threadpool_limits(1, user_api="blas"):
+            best, score = topk(
+                self.item_factors,
+                vectors,
+                depth,
+                filter_query_items=seen if seen.nnz else None,
+                num_threads=self.threads_used,
+            )
+        best = self.item[best].astype(np.int32)
+        known = np.any(vectors != 0, axis=1)[:, None] & (score > np.finfo(np.float32).min)
+        best, score = np.where(known, best, -1), np.where(known, score, -np.inf)
+        order = np.lexsort((best, -score), axis=1)
+        items[:, :depth] = np.take_along_axis(best, order, axis=1)
+        scores[:, :depth] = np.take_along_axis(score, order, axis=1)
+        return Ranking(items, scores)
+
+    @property
+    def threads_used(self) -> int:
+        """Threads of `retrieve`, 0 for all cores; the result does not depend on it."""
+        return 0
+
+    def column(self, item: npt.NDArray[np.integer]) -> Int64:
+        """The place of each item among the factors, −1 where it has none."""
+        place = np.minimum(np.searchsorted(self.item, item), max(len(self.item) - 1, 0))
+        return np.where(self.item[place] == item, place, -1) if len(self.item) else np.full(len(item), -1)
+
+    def mean_of_history(self, queries: Queries, weight: npt.NDArray[np.floating]) -> Float32:
+        """Weighted mean of the factors of each query's items: `float32[q, d]`; `weight` has one value a history event."""
+        column = self.column(queries.item)
+        known = (column >= 0) & (weight > 0)
+        shape = (len(queries), len(self.item))
+        matrix = sparse.csr_matrix((weight[known], (queries.row[known], column[known])), shape=shape, dtype=np.float32)
+        total = np.asarray(matrix.sum(axis=1))
+        mean: Float32 = (matrix @ self.item_factors) / np.where(total > 0, total, 1).astype(np.float32)
+        return mean
+
+    def state(self) -> State:
+        """Item numbers and their factors."""
+        return {"item": self.item, "item_factors": self.item_factors}
+
+    def restore(self, state: State) -> None:
+        """Take back `state`."""
+        self.item, self.item_factors = state["item"], state["item_factors"]
+
+
+def decayed(weight: npt.NDArray[np.floating], age: npt.NDArray[np.integer], half_life_days: float | None) -> Float32:
+    """`weight` · 2^(−age / half-life), `age` in milliseconds; unchanged without a half-life."""
+    if half_life_days is None:
+        return weight.astype(np.float32)
+    return (weight * np.exp2(-age / (half_life_days * MILLISECONDS_PER_DAY))).astype(np.float32)
+
+
+def summed_pairs(
+    row: npt.NDArray[np.integer], item: npt.NDArray[np.integer], weight: npt.NDArray[np.floating]
+) -> tuple[Int64, Int64, npt.NDArray[np.float64]]:
+    """Row, item and summed weight of each distinct (row, item) pair with a positive weight, ascending."""
+    signal = weight > 0
+    keys, of_event = np.unique(pair_key(row[signal], item[signal]), return_inverse=True)
+    total = np.bincount(of_event, weights=weight[signal], minlength=len(keys))
+    return keys >> 32, keys & 0xFFFFFFFF, total.astype(np.float64)

@@ -1,0 +1,247 @@
+"""Any set of sources as one: who may propose how much, and in which order all that is proposed comes."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from recsys import ragged
+from recsys.catalogue import Catalogue
+from recsys.component import State, component
+from recsys.errors import ConfigError, nearest
+from recsys.events import EventLog, Kind, days
+from recsys.pools import MAX_RANK, RRF_CONSTANT, CandidatePool, Ranking
+from recsys.queries import Queries
+from recsys.retrieval.base import Retriever
+from recsys.splits import Split, Task, Window
+
+BLOCK = 4096
+"""Queries worked on at once."""
+STEP = 10
+"""Places that learning hands out at a time."""
+
+Plan = list[tuple[str, int]]
+"""Sources in the order in which they choose, with the number of items that each adds at its turn."""
+
+
+@component
+class Hybrid(Retriever):
+    """The union of the chosen sources, deduplicated, in a total order that is cut at the number of candidates asked for.
+
+    A candidate stands the earlier, the larger Σ over the sources of weight · 1 / (60 + rank) (reciprocal rank fusion: Cormack,
+    Clarke and Büttcher, SIGIR 2009). With quotas, each source first adds as many items as its quota says, not counting those
+    that are there already, so that sources that agree do not eat each other's budget; all of these stand before the rest.
+    What only a fallback proposes comes last. The order does not depend on the number asked for, so
+    `pool(queries, 500).top(200)` is `pool(queries, 200)`, evidence and all, for every number up to `depth`.
+
+    `budget: learn` hands out the quotas, and `fusion: learned` sets the weights, by the last `learn_horizon_days` before the
+    cutoff: the sources are fitted on what came before these days and asked for what happened in them, then fitted anew on
+    everything. What comes of it depends on the log alone.
+    """
+
+    name: ClassVar[str] = "hybrid"
+    sources: list[str] = Field(min_length=1)
+    """Which of `definitions`, in the order in which quotas are filled."""
+    definitions: dict[str, Retriever] = Field(repr=False)
+    """Retrievers by name. A policy of `seen` other than `keep` is laid upon all of them."""
+    weights: dict[str, NonNegativeFloat] = Field(default={})
+    """Weight of a source in the fusion, 1 for one that is not named; with 0 it gives evidence, and no candidates."""
+    quotas: dict[str, PositiveInt] | None = None
+    """Candidates that a source adds before the rest is filled by fusion; one that is not named has none; none: no quotas."""
+    depth: PositiveInt = Field(default=500, le=MAX_RANK)
+    """Items that each source is asked for: more, where more candidates are wanted."""
+    fallback: list[str] = Field(default=["popularity"])
+    """Which of `definitions` fill the lists that are still short, in this order."""
+    budget: Literal["fixed", "learn"] = "fixed"
+    """`learn`: quotas by their gain in recall a candidate, greedily, in place of `quotas`."""
+    fusion: Literal["reciprocal_rank", "learned"] = "reciprocal_rank"
+    """`learned`: weights by logistic regression of relevance on the reciprocal ranks, in place of `weights`."""
+    learn_candidates: PositiveInt = 200
+    """Candidates a query that learnt quotas share."""
+    learn_horizon_days: PositiveFloat = 28.0
+    """Length of the stretch to learn from, at most a quarter of the log's."""
+    learn_events: list[Kind] = Field(default=["addtocart", "transaction"], min_length=1)
+    """Kinds of event that count as right in it."""
+
+    def __post_init__(self) -> None:
+        for key, names in (("sources", self.sources), ("fallback", self.fallback)):
+            self._check(key, names)
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise ConfigError(f"retriever.{key}: named more than once: {', '.join(sorted(twice))}")
+        self._check("weights", self.weights)
+        self._check("quotas", self.quotas or {})
+        self.asked = [*self.sources, *(name for name in self.fallback if name not in self.sources)]
+        if self.seen != "keep":
+            for name in self.asked:
+                self.definitions[name].seen = self.seen
+        self._as_configured()
+        if not any(self.weight.values()):
+            raise ConfigError("retriever.weights: wanted a source with a weight above 0")
+
+    def _check(self, key: str, names: Sequence[str] | Mapping[str, object]) -> None:
+        for name in names:
+            if name not in self.definitions:
+                raise ConfigError(f"retriever.{key}: no retriever is called {name!r}.{nearest(name, self.definitions)}")
+
+    def _as_configured(self) -> None:
+        quotas = self.quotas or {}
+        self.weight = {name: self.weights.get(name, 1.0) for name in self.sources}
+        self.plan: Plan = [(name, quotas[name]) for name in self.sources if name in quotas]
+
+    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+        """Fit every source; where something is to be learned, first on the past of the stretch to learn from."""
+        self._as_configured()
+        if self.budget == "learn" or self.fusion == "learned":
+            self._learn(log, catalogue)
+        for name in self.asked:
+            self.definitions[name].fit(log, catalogue)
+
+    def retrieve(self, queries: Queries, k: int) -> Ranking:
+        """The first `k` in the order of the union; the scores are those of the fusion."""
+        return self.pool(queries, k).retrieved(k)
+
+    def pool(self, queries: Queries, k: int) -> CandidatePool:
+        """The first `k` in the order of the union, with the rank and the score that each source gave."""
+        starts = range(0, max(len(queries), 1), BLOCK)
+        rows = [np.arange(start, min(start + BLOCK, len(queries)), dtype=np.int64) for start in starts]
+        return CandidatePool.concatenate([self._union(queries.take(block), max(k, self.depth)).top(k) for block in rows])
+
+    def learned(self) -> dict[str, float]:
+        """The weights of the fusion and the places of each source that are in use, by name."""
+        places = {f"places/{name}": float(sum(n for source, n in self.plan if source == name)) for name, _ in self.plan}
+        return {**{f"weight/{name}": weight for name, weight in self.weight.items()}, **places}
+
+    def _union(self, queries: Queries, depth: int) -> CandidatePool:
+        """All that the sources propose; `fusion` holds the order."""
+        pool = self._evidence(queries, depth)
+        total = sum(self.weight.values())
+        reciprocal = _reciprocal_ranks(pool)
+        order = np.zeros(len(pool))
+        for name, weight in self.weight.items():
+            order += weight / total * reciprocal[pool.sources.index(name)]
+        order += _chosen(pool, self.plan) * (order > 0) / (RRF_CONSTANT + 1)
+        for place, name in enumerate(self.fallback):
+            rank = pool.rank[pool.sources.index(name)]
+            filling = (order == 0) & (rank > 0)
+            order[filling] = -(place * MAX_RANK + rank[filling].astype(np.float64))
+        proposed = order != 0
+        whole = CandidatePool(pool.indptr, pool.item, pool.sources, pool.rank, pool.score, order.astype(np.float32))
+        return whole if proposed.all() else whole.where(proposed)
+
+    def _evidence(self, queries: Queries, depth: int) -> CandidatePool:
+        return CandidatePool.from_rankings({name: self.definitions[name].retrieve(queries, depth) for name in self.asked})
+
+    def _learn(self, log: EventLog, catalogue: Catalogue) -> None:
+        """Set `weight` and `plan` by the last days of the log; they stay as configured where these hold nothing to learn."""
+        task = self._held_out(log)
+        if task is None:
+            return
+        past = task.window.cutoff
+        for name in self.sources:
+            self.definitions[name].fit(log.before(past), catalogue.before(past))
+        rankings = {name: self.definitions[name].retrieve(task.queries, self.depth) for name in self.sources}
+        pool = CandidatePool.from_rankings(rankings)
+        share = np.where(task.truth.grade_of(pool.row, pool.item) > 0, 1 / task.truth.count[pool.row], 0)
+        if not share.any():
+            return
+        if self.fusion == "learned":
+            self.weight = _learned_weights(pool, share > 0)
+        if self.budget == "learn":
+            self.plan = _greedy_plan(pool, share, [name for name in self.sources if self.weight[name]], self.learn_candidates)
+
+    def _held_out(self, log: EventLog) -> Task | None:
+        if not len(log):
+            return None
+        first, end = int(log.time[0]), int(log.time[-1]) + 1
+        window = Window(end - min(days(self.learn_horizon_days), (end - first) // 4), end)
+        if window.cutoff in (first, end):
+            return None
+        task = Split(label_events=self.learn_events).label_task(log, window)  # type: ignore[call-arg]
+        return task if len(task.queries) else None
+
+    def state(self) -> State:
+        """Arrays of every source, prefixed by its name, and what was learned."""
+        arrays = {f"{name}/{key}": array for name in self.asked for key, array in self.definitions[name].state().items()}
+        return {
+            **arrays,
+            "weight": np.array([self.weight[name] for name in self.sources], dtype=np.float64),
+            "plan_source": np.array([self.sources.index(name) for name, _ in self.plan], dtype=np.int64),
+            "plan_places": np.array([places for _, places in self.plan], dtype=np.int64),
+        }
+
+    def restore(self, state: State) -> None:
+        """Take back `state`."""
+        for name in self.asked:
+            own = {key.removeprefix(f"{name}/"): array for key, array in state.items() if key.startswith(f"{name}/")}
+            self.definitions[name].restore(own)
+        self.weight = dict(zip(self.sources, state["weight"].tolist(), strict=True))
+        places = zip(state["plan_source"].tolist(), state["plan_places"].tolist(), strict=True)
+        self.plan = [(self.sources[source], n) for source, n in places]
+
+
+def _reciprocal_ranks(pool: CandidatePool) -> npt.NDArray[np.float64]:
+    """1 / (60 + rank) of every source and candidate, 0 where there is no rank: `float64[s, n]`."""
+    return np.where(pool.rank > 0, 1 / (RRF_CONSTANT + pool.rank.astype(np.float64)), 0)
+
+
+def _by_rank(pool: CandidatePool, source: str) -> npt.NDArray[np.int64]:
+    """The candidates that a source proposed, by query and then its rank."""
+    rank = pool.rank[pool.sources.index(source)]
+    proposed = np.flatnonzero(rank)
+    return proposed[np.lexsort((rank[proposed], pool.row[proposed]))]
+
+
+def _next(pool: CandidatePool, order: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_], n: int) -> npt.NDArray[np.int64]:
+    """The next `n` of each query in `order` that are not chosen yet."""
+    fresh = order[~chosen[order]]
+    return fresh[ragged.within_row(ragged.from_counts(np.bincount(pool.row[fresh], minlength=pool.n_queries))) < n]
+
+
+def _chosen(pool: CandidatePool, plan: Plan) -> npt.NDArray[np.bool_]:
+    """The candidates that the plan's turns add: `bool[n]`."""
+    chosen = np.zeros(len(pool), dtype=bool)
+    order = {name: _by_rank(pool, name) for name, _ in plan}
+    for name, places in plan:
+        chosen[_next(pool, order[name], chosen, places)] = True
+    return chosen
+
+
+def _greedy_plan(pool: CandidatePool, share: npt.NDArray[np.float64], sources: Sequence[str], candidates: int) -> Plan:
+    """Turns of `STEP` places, each for the source whose next items bring most recall a candidate, until the mean query has
+    `candidates`. `share` (`float64[n]`) is what a candidate adds to its query's recall.
+
+    Coverage is monotone and submodular, so greedy choice comes within 1 − 1/e of the best quotas (Nemhauser, Wolsey and Fisher,
+    1978). Turns that follow one another for one source are joined.
+    """
+    chosen = np.zeros(len(pool), dtype=bool)
+    order = {name: _by_rank(pool, name) for name in sources}
+    plan: Plan = []
+    while chosen.sum() < candidates * pool.n_queries:
+        turns = {name: _next(pool, order[name], chosen, STEP) for name in sources}
+        gain = {name: share[added].sum() / len(added) for name, added in turns.items() if len(added)}
+        if not gain:
+            break
+        best = max(gain, key=lambda name: gain[name])
+        chosen[turns[best]] = True
+        if plan and plan[-1][0] == best:
+            plan[-1] = (best, plan[-1][1] + STEP)
+        else:
+            plan.append((best, STEP))
+    return plan
+
+
+def _learned_weights(pool: CandidatePool, relevant: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """Weights of a logistic regression of relevance on the reciprocal ranks; a source that speaks against an item gets 0.
+
+    They are scaled to a mean of 1, and stay 1 where no source speaks for anything.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    columns = (RRF_CONSTANT + 1) * _reciprocal_ranks(pool).T
+    model = LogisticRegression(solver="newton-cholesky", tol=1e-8).fit(columns, relevant)
+    weight = np.maximum(model.coef_[0], 0)
+    if not weight.any():
+        weight[:] = 1
+    return dict(zip(pool.sources, (weight / weight.mean()).tolist(), strict=True))
