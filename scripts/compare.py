@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -49,13 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _show(console: Console, values: dict[str, Any], other: dict[str, Any]) -> None:
     title = f"\n{other['name']}  against  {values['first']['name']}  ({values['first']['queries']:,} queries)"
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
     for column in ("metric", "first", "this", "difference", "p (Holm)", "better", "worse", "same"):
-        table.add_column(column, justify="left" if column == "metric" else "right")
+        table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
     for row in other["metrics"]:
         low, value, high = (row["difference"][bound] for bound in ("low", "value", "high"))
         weight = "bold" if row["p_holm"] < 1 - values["confidence"] else "none"
-        difference = f"[{weight}]{value:+.4f}[/]\n[dim]{low:+.3f} … {high:+.3f}[/]"
+        difference = f"[{weight}]{value:+.4f}[/]\n[dim]{low:+.3f}…{high:+.3f}[/]"
         counts = [str(row[count]) for count in ("improved", "worse", "unchanged")]
         figures = [f"{row['first']:.4f}", f"{row['second']:.4f}", difference, page.chance(row["p_holm"])]
         table.add_row(page.metric_name(row["metric"]), *figures, *counts)

@@ -139,8 +139,8 @@ def changed_targets(a: pd.DataFrame, b: pd.DataFrame, k: int = K) -> pd.DataFram
     """The targets that are among the first `k` of one run only (`targets.parquet` of both given).
 
     Columns beside the keys: `gained`; `first` and `second`, the places in both runs (0: no candidate); `stage` that made the
-    change, retrieval or ranking; `by`, the source that brought it (or brings it no more), or the feature family whose part of
-    the margin over the rival changed most; empty where that is not known.
+    change, retrieval or ranking; `by`, the source that brought it (or brings it no more), or the feature family whose margin
+    over the rival differs most; empty where that is not known.
     """
     sides = [
         table.rename(columns={c: f"{side}|{c}" for c in table if c not in _KEYS})
@@ -175,16 +175,18 @@ def _nearest_source(both: pd.DataFrame, side: str) -> np.ndarray[Any, np.dtype[n
 
 
 def _family(both: pd.DataFrame, gained: npt.NDArray[np.bool_]) -> np.ndarray[Any, np.dtype[np.object_]]:
-    """The feature family whose margin changed most in the direction of the change."""
+    """The feature family that does more for the target, against its rival, in the run that hits it than in the other."""
     families = list(dict.fromkeys(column.partition("|margin/")[2] for column in both if "|margin/" in column))
     if not families:
         return np.full(len(both), "", dtype=object)
-    nothing = pd.Series(0.0, index=both.index)
-    change = np.column_stack(
-        [both.get(f"second|margin/{name}", nothing) - both.get(f"first|margin/{name}", nothing) for name in families]
+    nothing = pd.Series(np.nan, index=both.index)
+    first, second = (
+        np.column_stack([both.get(f"{side}|margin/{name}", nothing).to_numpy() for name in families])
+        for side in ("first", "second")
     )
-    change = np.where(gained[:, None], change, -change)
-    known = np.isfinite(change).all(axis=1)
+    with_it, without = (np.where(gained[:, None], *sides) for sides in ((second, first), (first, second)))
+    known = np.isfinite(with_it).any(axis=1)
+    change = with_it - np.nan_to_num(without)
     best = np.where(np.isfinite(change), change, -np.inf).argmax(axis=1)
     return np.where(known, np.array(families, dtype=object)[best], "")
 
