@@ -50,8 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _show(console: Console, values: dict[str, Any], other: dict[str, Any]) -> None:
     title = f"\n{other['name']}  against  {values['first']['name']}  ({values['first']['queries']:,} queries)"
-    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
-    for column in ("metric", "first", "this", "difference", "p (Holm)", "better", "worse", "same"):
+    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in ("metric", "first", "this", "difference", "p, Holm", "better", "worse", "same"):
         table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
     for row in other["metrics"]:
         low, value, high = (row["difference"][bound] for bound in ("low", "value", "high"))
