@@ -23,7 +23,7 @@ class Item(FeatureFamily):
     """Activity, conversion, loyalty, price and age of an item. Windows and ages count back from the newest event of the log.
 
     - `<kind>s_<d>d`: log(1 + events of the kind in the last d days); `<kind>s`: the same over all time
-    - `users`, `buyers`: log(1 + distinct users with any event, with a purchase); `users_<d>d` of the shortest window
+    - `users`, `buyers`: log(1 + distinct users with any event, with a purchase); `users_<d>d`: in the last d days
     - `trend_<a>d_<b>d`, for neighbouring windows: ((events in a + 1) / a) / ((events in b + 1) / b)
     - `cart_rate`, `conversion`: (cart events or transactions + m · p) / (events + m), p the shop's own rate, m = `smoothing`
     - `repeat`: events a distinct user; `repeat_buyers`: (buyers with two purchase days or more + m · p) / (buyers + m)
@@ -47,7 +47,8 @@ class Item(FeatureFamily):
         return (
             *(f"{kind}s_{window}" for window in windows for kind in KINDS),
             *(f"{kind}s" for kind in KINDS),
-            *("users", "buyers", f"users_{windows[0]}"),
+            *("users", "buyers"),
+            *(f"users_{window}" for window in windows),
             *(f"trend_{short}_{long}" for short, long in pairwise(windows)),
             *("cart_rate", "conversion", "repeat", "repeat_buyers", "category_share"),
             *("price", "price_change", "available"),
@@ -74,7 +75,7 @@ class Item(FeatureFamily):
             *np.log1p(np.hstack([*windows, total])).T,
             np.log1p(users),
             np.log1p(buyers),
-            np.log1p(count_distinct(log.item[first[0] :], log.user[first[0] :], n)),
+            *(np.log1p(count_distinct(log.item[start:], log.user[start:], n)) for start in first),
             *(
                 ((a.sum(axis=1) + 1) / short) / ((b.sum(axis=1) + 1) / long)
                 for (a, short), (b, long) in pairwise(zip(windows, self.windows_days, strict=True))

@@ -19,6 +19,7 @@ NEVER_NAN = (
     "days_since_last",
     "days_since_first",
     "recency_rank",
+    "sessions_since",
     "days_since_purchase",
     "cycle_days",
     "due",
@@ -40,6 +41,7 @@ class UserItem(FeatureFamily):
     - `in_cart`: 1 when the newest cart event is later than any purchase of it
     - `days_since_last`, `days_since_first`: age of the newest and oldest event (NaN: none)
     - `recency_rank`: 1 for the item the user touched last, 2 for the one before, … (NaN: never touched)
+    - `sessions_since`: the user's sessions after the newest one with it (NaN: never touched)
     - `purchase_days`: distinct days with a purchase of it; `days_since_purchase`: age of the newest (NaN: never)
     - `order_share`: `purchase_days` / the user's distinct purchase days since the first with it (Instacart's "by chance")
     - `cycle_days`: expected days between purchases of it: (own span + m · c) / (own gaps + m), where c is the item's mean gap
@@ -94,7 +96,7 @@ class UserItem(FeatureFamily):
         """Every column, a value a (query, item) pair of the histories."""
         n, row, age, session = len(keys), (keys >> 32), ages(queries), sessions(queries)
         weight = kind_weights(self.weights)[queries.kind].astype(np.float64)
-        last_session = np.full(len(queries), -1)
+        last_session = np.zeros(len(queries), dtype=np.int64)
         last_session[queries.row] = session
         in_last = last_session[queries.row] == session
         last = smallest(pair, age, n)
@@ -114,6 +116,7 @@ class UserItem(FeatureFamily):
             "days_since_last": last,
             "days_since_first": largest(pair, age, n),
             "recency_rank": _recency_rank(row, last),
+            "sessions_since": last_session[row] - largest(pair, session.astype(np.float64), n),
             "days_since_purchase": bought,
             **self._cycles(queries, keys, pair, bought),
         }

@@ -45,7 +45,7 @@ class WithinQuery(DerivedFamily):
             return
         width = np.diff(pool.indptr)
         starts, width = pool.indptr[:-1][width > 0], width[width > 0]
-        query_key = pool.row.astype(np.int64) << 32
+        query = np.repeat(np.arange(len(width)), width)
         offset = np.repeat(starts, width) - 1
         share = np.repeat(1 / width.astype(np.float32), width)
         for i, name in enumerate(name for name in self.of if name in given.names):
@@ -60,16 +60,24 @@ class WithinQuery(DerivedFamily):
             deviation = np.sqrt(np.add.reduceat(square, starts, dtype=np.float64) / count)
             np.multiply(centred, np.repeat(_inverse(deviation), width), out=z)
             np.multiply(x, np.repeat(_inverse(np.maximum.reduceat(np.abs(filled), starts)), width), out=to_max)
-            np.multiply(_rank(x, unknown, query_key) - offset, share, out=rank, casting="same_kind")
+            np.multiply(_rank(x, unknown, query) - offset, share, out=rank, casting="same_kind")
             rank[unknown] = np.nan
 
 
-def _rank(x: Float32, unknown: npt.NDArray[np.bool_], query_key: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Position of each value when the block is sorted by query, then greatest first, NaN last; equal ones share the first."""
+def _rank(x: Float32, unknown: npt.NDArray[np.bool_], query: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Position of each value when the block is sorted by query, then greatest first, NaN last; equal ones share the first.
+
+    Query, value and position are packed into one integer where they fit, which sorts several times faster than indirectly.
+    """
     bits = (np.where(unknown, np.float32(-np.inf), x) + np.float32(0)).view(np.int32)
-    key = query_key - (bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF)))
-    order = np.argsort(key)
-    key = key[order]
+    key = (query << 32) - (bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF)))
+    room = len(x).bit_length()
+    if int(query[-1] + 1).bit_length() + 32 + room < 64:
+        packed = np.sort((key << room) | np.arange(len(x)))
+        order, key = packed & ((1 << room) - 1), packed >> room
+    else:
+        order = np.argsort(key)
+        key = key[order]
     place = np.arange(len(x))
     place[1:][key[1:] == key[:-1]] = 0
     rank = np.empty(len(x), dtype=np.int64)
