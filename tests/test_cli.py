@@ -51,5 +51,5 @@ def test_help_teaches_groups_and_shows_four_commands(tmp_path: Path):
 
 
 def test_known_keys_are_those_of_the_chosen_groups():
-    assert "retriever.half_life_days" in cli.known_keys(["retriever=history"])
-    assert "retriever.half_life_days" not in cli.known_keys(["retriever=als"])
+    assert "retriever.max_items" in cli.known_keys(["retriever=history"])
+    assert "retriever.max_items" not in cli.known_keys(["retriever=als"])
