@@ -20,7 +20,7 @@ from recsys.datasets.online_retail import PRODUCT_CODE, OnlineRetail
 from recsys.datasets.reading import read
 from recsys.datasets.retailrocket import RetailRocket, from_frames
 from recsys.datasets.table import Csv
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 CONFIGS = Path(__file__).parents[1] / "conf" / "dataset"
@@ -122,8 +122,27 @@ def test_row_order_does_not_matter(tmp_path_factory, order):
 
 def test_without_an_event_column_every_row_is_the_default_event(taobao):
     columns = COLUMNS | {"event": None}
-    assert set(csv(taobao, columns=columns).load().log.kind) == {2}
-    assert set(csv(taobao, columns=columns, default_event="view").load().log.kind) == {0}
+    assert set(csv(taobao, columns=columns, events=None).load().log.kind) == {2}
+    assert set(csv(taobao, columns=columns, events=None, default_event="view").load().log.kind) == {0}
+
+
+def test_a_column_called_event_is_read_where_there_is_one(tmp_path):
+    columns = {"user": "uid", "item": "item", "time": "ts", "event": "event"}
+    settings = {"columns": columns, "events": None}
+    with_it = write(tmp_path / "with.csv", "uid,item,ts,event", f"1,a,{T0},view", f"1,a,{T0 + 1},addtocart")
+    assert list(csv(with_it, **settings).load().log.kind) == [0, 1]
+    mapped = write(tmp_path / "mapped.csv", "uid,item,ts,event", f"1,a,{T0},pv", f"1,a,{T0 + 1},buy")
+    assert list(csv(mapped, columns=columns, events={"pv": "view", "buy": "transaction"}).load().log.kind) == [0, 2]
+    without = write(tmp_path / "without.csv", "uid,item,ts", f"1,a,{T0}")
+    assert list(csv(without, **settings).load().log.kind) == [2]
+
+
+def test_a_map_of_events_wants_the_column_that_it_maps(taobao, tmp_path):
+    without = write(tmp_path / "without.csv", "uid,iid,ts", f"1,a,{T0}")
+    with pytest.raises(DataError, match="has no column 'event'"):
+        csv(without, columns=COLUMNS | {"event": "event"}).load()
+    with pytest.raises(ConfigError, match=r"dataset\.columns\.event: wanted the column"):
+        csv(taobao, columns=COLUMNS | {"event": None})
 
 
 def test_an_event_mapped_to_null_is_left_out_and_counted(taobao):
@@ -352,7 +371,7 @@ def test_wrong_settings_are_refused(settings):
 def test_text_with_commas_quotes_and_line_breaks(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text(f'uid,iid,ts,title\nu,"a,1",{T0},"12"" ruler,\nred"\n')
-    dataset = csv(path, columns={"user": "uid", "item": "iid", "time": "ts", "name": "title"}).load()
+    dataset = csv(path, columns={"user": "uid", "item": "iid", "time": "ts", "name": "title"}, events=None).load()
     assert list(dataset.log.items.ids) == ["a,1"]
     assert list(dataset.catalogue.names()) == ['12" ruler,\nred']
 

@@ -3,7 +3,7 @@
 Rows are numbered as a spreadsheet numbers them: the header is row 1. An empty cell, `NaN` and `null` are missing values.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +50,9 @@ class Table:
         self._columns = columns
         self._first_row = first_row
         self._on_bad_row = on_bad_row
+
+    def __contains__(self, column: str) -> bool:
+        return column in self._columns.column_names
 
     def __len__(self) -> int:
         return len(self.bad)
@@ -140,6 +143,7 @@ def read(
     separator: str | None = None,
     header: Sequence[str] | None = None,
     encoded: Iterable[str] = (),
+    optional: Collection[str] = (),
     on_bad_row: OnBadRow = "error",
 ) -> Table:
     """Read some columns of a `.csv` or `.tsv` (both also `.gz`) or `.parquet` file.
@@ -147,7 +151,9 @@ def read(
     `separator` is told by the file's name where it is None; a file of any other name is text when it is given. `header` names
     the columns of a file without a header row. Columns in `encoded` hold few texts in many rows and are kept as codes.
 
-    Raises `DataError` when the file is missing, is empty, lacks a column or has a row of another length.
+    Columns in `optional` may be missing.
+
+    Raises `DataError` when the file is missing, is empty, lacks another column or has a row of another length.
     """
     columns, suffix = list(dict.fromkeys(columns)), Path(path.name.removesuffix(".gz")).suffix.lower()
     separator = separator or SEPARATORS.get(suffix)
@@ -157,11 +163,11 @@ def read(
         raise DataError(f"{path}: wanted a .csv, .tsv (plain or .gz) or .parquet file; for other text files give `separator`.")
     try:
         if suffix == ".parquet":
-            _check_names(path, parquet.read_schema(path).names, columns)
+            columns = _present(path, parquet.read_schema(path).names, columns, optional)
             table = parquet.read_table(path, columns=columns)
             table = pa.table({name: _with_nulls(table[name]) for name in columns})
         else:
-            table = _read_text(path, columns, str(separator), header, set(encoded))
+            table = _read_text(path, columns, str(separator), header, set(encoded), optional)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not len(table):
@@ -169,12 +175,19 @@ def read(
     return Table(path, table, 1 if suffix == ".parquet" or header else 2, on_bad_row)
 
 
-def _read_text(path: Path, columns: list[str], separator: str, header: Sequence[str] | None, encoded: set[str]) -> pa.Table:
+def _read_text(
+    path: Path,
+    columns: list[str],
+    separator: str,
+    header: Sequence[str] | None,
+    encoded: set[str],
+    optional: Collection[str],
+) -> pa.Table:
     parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
     names = {"column_names": list(header)} if header else {}
     single = csv.ReadOptions(**names, use_threads=False)  # counts rows, so that an error can name one
     with csv.open_csv(path, single, parse) as start:
-        _check_names(path, start.schema.names, columns)
+        columns = _present(path, start.schema.names, columns, optional)
     convert = csv.ConvertOptions(
         include_columns=columns,
         column_types={name: ENCODED if name in encoded else pa.string() for name in columns},
@@ -187,11 +200,14 @@ def _read_text(path: Path, columns: list[str], separator: str, header: Sequence[
         return csv.read_csv(path, single, parse, convert)
 
 
-def _check_names(path: Path, found: list[str], wanted: list[str]) -> None:
-    for name in wanted:
+def _present(path: Path, found: list[str], wanted: list[str], optional: Collection[str]) -> list[str]:
+    """The wanted columns that the file has; one that is missing has to be optional."""
+    present = [name for name in wanted if name in found or name not in optional]
+    for name in present:
         if found.count(name) != 1:
             problem = "has no column" if name not in found else "has more than one column"
             raise DataError(f"{path} {problem} {name!r}; it has {', '.join(found)}.{nearest(name, found)}")
+    return present
 
 
 def _with_nulls(cells: pa.ChunkedArray) -> pa.ChunkedArray:

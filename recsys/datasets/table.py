@@ -12,10 +12,12 @@ from recsys.component import component
 from recsys.datasets import attributes
 from recsys.datasets.base import Dataset, Funnel, Source
 from recsys.datasets.reading import UNITS, OnBadRow, Table, read
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.events import KINDS, EventKind, EventLog, Int8
 
 Role = Literal["user", "item", "time", "event", "category", "price", "name"]
+EVENT = "event"
+"""Name of an event column that a file may do without."""
 ATTRIBUTES = ("category", "price", "name")
 Kind = Literal["view", "addtocart", "transaction"]
 OWN_NAMES = dict(zip(KINDS, KINDS, strict=True))
@@ -39,8 +41,8 @@ class Csv(Source):
     """The file `path`: `.csv` or `.tsv` (also `.gz`), `.parquet`, or any text file when `separator` is given.
 
     `columns` names the file's column for each role: user, item and time have to be there; without an event column every row is
-    a `default_event`; category, price and name are attributes of the row's item, known from that time on. `header` names the
-    columns of a file that has no header row.
+    a `default_event` (a column called `event` may be missing unless `events` is given); category, price and name are attributes
+    of the row's item, known from that time on. `header` names the columns of a file that has no header row.
 
     `time_unit` is s, ms, us or ns since 1970, "iso" for ISO 8601 text or a strptime format; text without a zone is UTC.
     `events` maps the file's events to kinds, null leaves an event out, and an event that it does not name is an error;
@@ -59,6 +61,10 @@ class Csv(Source):
     drop_duplicates: bool = True
     name: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.events is not None and not self.columns.get("event"):
+            raise ConfigError("dataset.columns.event: wanted the column that holds what `events` maps, found none")
+
     def load(self) -> Dataset:
         """Read the file. Raises `DataError` that names row and column of a cell that is not what its role needs."""
         path, columns = Path(self.path).expanduser(), {role: column for role, column in self.columns.items() if column}
@@ -67,6 +73,7 @@ class Csv(Source):
             columns.values(),
             separator=self.separator,
             header=self.header,
+            optional={EVENT} if self.events is None else set(),
             on_bad_row=self.on_bad_row,
         )
         rows = self._rows(table, columns)
@@ -101,7 +108,7 @@ class Csv(Source):
         return pd.DataFrame(rows)
 
     def _kinds(self, table: Table, column: str | None) -> Int8:
-        if column is None:
+        if column is None or column not in table:
             return np.full(len(table), EventKind[self.default_event], dtype=np.int8)
         known = {str(event): kind for event, kind in (self.events or OWN_NAMES).items()}
         return table.kinds(column, known, "an event that `events` gives a kind, or null")
