@@ -1,1 +1,1 @@
-"""From ranked lists to what a customer sees: products with reasons, e-mails, and the payloads of the services that send them."""
+"""From ranked lists to what a customer sees: products with reasons, e-mails, and the payloads of services that send them."""
