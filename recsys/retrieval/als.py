@@ -1,12 +1,11 @@
 """Matrix factorisation of weighted implicit feedback."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 
 from recsys.catalogue import Catalogue
 from recsys.component import State, component
@@ -14,7 +13,7 @@ from recsys.events import EventLog, Int64
 from recsys.pools import Float32
 from recsys.queries import Queries
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
-from recsys.retrieval.factors import Factors, decayed, summed_pairs
+from recsys.retrieval.factors import Factors, decayed, one_blas_thread, summed_pairs
 
 
 @component
@@ -56,6 +55,7 @@ class ALS(Factors):
         self.item_factors = np.empty((0, self.factors), dtype=np.float32)
         self.length = np.empty(0, dtype=np.float32)
         self.fitted_until = 0
+        self._solver: Any = None
 
     def fit(self, log: EventLog, catalogue: Catalogue) -> None:
         """Factorise the (user, item) confidences of the log."""
@@ -68,14 +68,14 @@ class ALS(Factors):
         start = self._start(items) if until >= self.fitted_until else None
         self.item, self.fitted_until = items.astype(np.int32), until
         self.length = (total / total.mean() if len(total) else total).astype(np.float32)
-        self.item_factors = np.empty((0, self.factors), dtype=np.float32)
+        self.item_factors, self._solver = np.empty((0, self.factors), dtype=np.float32), None
         if not len(users):
             return
         confidence = self._confidence(row, column, weight[kept])
         matrix = sparse.csr_matrix((confidence, (row, column)), shape=(len(users), len(items)), dtype=np.float32)
-        with threadpool_limits(1, user_api="blas"):
-            model = self._model(self.iterations if start is None else self.warm_iterations)
-            model.item_factors = start
+        model = self._model(self.iterations if start is None else self.warm_iterations)
+        model.item_factors = start
+        with one_blas_thread():
             model.fit(matrix, show_progress=False)
         self.item_factors = model.item_factors
 
@@ -87,10 +87,11 @@ class ALS(Factors):
         row, column = row[known], column[known]
         confidence = self._confidence(row, column, weight[known])
         matrix = sparse.csr_matrix((confidence, (row, column)), shape=(len(queries), len(self.item)), dtype=np.float32)
-        with threadpool_limits(1, user_api="blas"):
-            model = self._model(self.iterations)
-            model.item_factors = self.item_factors
-            vectors: Float32 = model.recalculate_user(np.arange(len(queries)), matrix)
+        if self._solver is None:  # it keeps the factors' squares, which cost more than a query
+            self._solver = self._model(self.iterations)
+            self._solver.item_factors = self.item_factors
+        with one_blas_thread():
+            vectors: Float32 = self._solver.recalculate_user(np.arange(len(queries)), matrix)
         return vectors
 
     @property
@@ -140,4 +141,5 @@ class ALS(Factors):
     def restore(self, state: State) -> None:
         """Take back `state`."""
         super().restore(state)
+        self._solver = None
         self.length, self.fitted_until = state["length"], int(state["fitted_until"])

@@ -1,17 +1,25 @@
 """Retrieval by inner product with item vectors, however they were learned."""
 
+import os
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from recsys.component import State, component
 from recsys.events import MILLISECONDS_PER_DAY, Int64
 from recsys.pools import Float32, Ranking
 from recsys.queries import Queries, pair_key
 from recsys.retrieval.base import Retriever
+
+ROWS = 8
+"""Queries multiplied at once, always as many: BLAS adds up the rows of a larger or smaller product in another order, and a
+query's last bits would depend on who else is asked about."""
 
 
 @component
@@ -46,14 +54,22 @@ class Factors(Retriever, ABC):
             shape=(len(queries), len(self.item)),
         )
         depth = min(k, len(self.item))
-        with threadpool_limits(1, user_api="blas"):
-            best, score = topk(
-                self.item_factors,
-                vectors,
-                depth,
-                filter_query_items=seen if seen.nnz else None,
-                num_threads=self.threads_used,
-            )
+        best, score = np.empty((len(queries), depth), np.int32), np.empty((len(queries), depth), np.float32)
+
+        def work(start: int) -> None:
+            stop = min(start + ROWS, len(queries))
+            rows = np.zeros((ROWS, vectors.shape[1]), dtype=np.float32)
+            rows[: stop - start] = vectors[start:stop]
+            gone = None
+            if seen.nnz:
+                gone = seen[start:stop]
+                gone.resize(ROWS, len(self.item))
+            found = topk(self.item_factors, rows, depth, filter_query_items=gone, num_threads=1)
+            best[start:stop], score[start:stop] = (part[: stop - start] for part in found)
+
+        with one_blas_thread(), ThreadPoolExecutor(self.threads_used or os.cpu_count()) as workers:
+            for done in [workers.submit(work, start) for start in range(0, len(queries), ROWS)]:
+                done.result()
         best = self.item[best].astype(np.int32)
         known = np.any(vectors != 0, axis=1)[:, None] & (score > np.finfo(np.float32).min)
         best, score = np.where(known, best, -1), np.where(known, score, -np.inf)
@@ -89,6 +105,17 @@ class Factors(Retriever, ABC):
     def restore(self, state: State) -> None:
         """Take back `state`."""
         self.item, self.item_factors = state["item"], state["item_factors"]
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """Keep BLAS to one thread for a `with` block, once `implicit` is imported."""
+    return _libraries().limit(limits=1, user_api="blas")
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The libraries with threads in this process: to look for them takes longer than to answer a query."""
+    return ThreadpoolController()
 
 
 def decayed(weight: npt.NDArray[np.floating], age: npt.NDArray[np.integer], half_life_days: float | None) -> Float32:
