@@ -59,6 +59,8 @@ class TwoStageRecommender:
         self.cache = cache or NoCache()
         self.history: EventLog | None = None
         self.cutoff = 0
+        self._catalogue: Catalogue | None = None
+        self._products: pa.Table | None = None
 
     def fit(
         self,
@@ -92,6 +94,7 @@ class TwoStageRecommender:
             with stages("ranker fit"):
                 self.ranker.fit(windows)
         self._first, self.history, self.cutoff = first_stage(cutoff), log.before(cutoff), cutoff
+        self._catalogue, self._products = catalogue.before(cutoff), None
         return self
 
     @property
@@ -108,6 +111,19 @@ class TwoStageRecommender:
     def seconds(self) -> dict[str, float]:
         """What the newest pool and features took when they were made, be it in an earlier run."""
         return self._first.seconds if self._first else {}
+
+    @property
+    def products(self) -> pa.Table:
+        """What was known at the cutoff, a row an item number: the shop's `id`, `name`, `category`, `price`; null: unknown."""
+        if self._products is None:
+            history = self._fitted()
+            known = self._catalogue or Catalogue.empty(history.items, history.item_born)
+            category = np.append(known.tree.category.ids.astype(object), np.array([None]))[known.category]
+            texts = {"name": known.names(), "category": category}
+            columns = {name: pa.array(values, type=pa.string()) for name, values in texts.items()}
+            price = pa.array(known.price, from_pandas=True)
+            self._products = pa.table({"id": history.items.ids, **columns, "price": price})
+        return self._products
 
     def pool(self, queries: Queries) -> CandidatePool:
         """The first stage's candidates."""
@@ -156,6 +172,7 @@ class TwoStageRecommender:
             pq.write_table(pa.table(users), draft / "users.parquet")
             items = {"id": history.items.ids, "born": history.item_born}
             pq.write_table(pa.table(items), draft / "items.parquet")
+            pq.write_table(self.products, draft / "products.parquet")
             about = {"format": FORMAT, "cutoff": self.cutoff, "candidates": self.candidates}
             (draft / "model.yaml").write_text(yaml.safe_dump(about))
             if folder.exists():
@@ -184,6 +201,8 @@ class TwoStageRecommender:
         born = [table["born"].to_numpy() for table in (users, items)]
         model.history = EventLog(*arrays, *vocabularies, *born)
         model.cutoff = values["cutoff"]
+        if (products := folder / "products.parquet").is_file():
+            model._products = pq.read_table(products)
         return model
 
 

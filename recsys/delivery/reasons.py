@@ -1,0 +1,148 @@
+"""Why an item is recommended: facts of the log, the ones first that moved the ranker most."""
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.delivery.facts import Fact, Facts, Pairs
+from recsys.delivery.language import Language
+from recsys.delivery.letter import Reason
+from recsys.delivery.products import Products, isolated, short
+from recsys.events import MILLISECONDS_PER_DAY
+from recsys.features import FeatureMatrix
+from recsys.features.history import find
+from recsys.pools import Ranking
+from recsys.queries import Queries
+from recsys.recommender import TwoStageRecommender
+
+LONGEST_NAME = 48
+"""Characters of another product's name inside a reason."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A kind of reason: of one `subject` only one is said; `features` are the columns whose contributions speak for it."""
+
+    name: str
+    subject: str
+    features: re.Pattern[str]
+
+    @classmethod
+    def of(cls, name: str, subject: str, features: str) -> "Code":
+        """With the pattern as text."""
+        return cls(name, subject, re.compile(features))
+
+
+_OWN = r"user_item__(weight|harmonic|share|days_since_(last|first)|recency_rank|in_last_session|sessions)|source__history"
+_TOGETHER = r"affinity__|source__(als|bpr|covisitation|ease|item|rp3beta|session)"
+_SHOP = r"source__(popularity|trending)|item__(users|available)"
+
+CODES = (
+    Code.of("in_cart", "cart", rf"{_OWN}|user_item__(in_cart|addtocarts)|affinity__covisit_carted"),
+    Code.of("due_again", "purchase", rf"{_OWN}|user_item__(due|cycle|order_share|purchase|transactions|days_since_purchase)"),
+    Code.of("bought_before", "purchase", rf"{_OWN}|user_item__(order_share|purchase|transactions|days_since_purchase)"),
+    Code.of("viewed", "view", rf"{_OWN}|user_item__(views|dwell)"),
+    Code.of("bought_together", "others", rf"{_TOGETHER}"),
+    Code.of("viewed_together", "others", rf"{_TOGETHER}"),
+    Code.of("bought_in_category", "category", r"content__|source__(category|properties)"),
+    Code.of("viewed_in_category", "category", r"content__|source__(category|properties)"),
+    Code.of("popular_in_category", "shop", rf"{_SHOP}|item__(views_7d|addtocarts_7d|transactions_7d|category_share)"),
+    Code.of("trending", "shop", rf"{_SHOP}|item__(trend|\w+_1d|\w+_7d)"),
+    Code.of("bestseller", "shop", rf"{_SHOP}|item__(transactions|buyers|conversion|repeat_buyers)"),
+    Code.of("popular", "shop", rf"{_SHOP}|item__(views|addtocarts|cart_rate)"),
+)
+"""In the order in which they are said where a ranker cannot tell what moved it."""
+
+
+class Explainer:
+    """Gives reasons for a model's lists. Making one counts the log once; it can then be asked for any queries."""
+
+    def __init__(self, model: TwoStageRecommender, products: Products, language: Language) -> None:
+        assert model.history is not None
+        self._model, self._products, self._language = model, products, language
+        category, self._categories = products.categories
+        self._facts = Facts(model.history, model.cutoff, category)
+
+    @classmethod
+    def of(cls, model: TwoStageRecommender, language: str = "en") -> "Explainer":
+        """With the model's own product names."""
+        spoken = Language.load(language)
+        return cls(model, Products.of(model, spoken), spoken)
+
+    def explain(
+        self, queries: Queries, ranking: Ranking, n: int, features: FeatureMatrix | None = None
+    ) -> list[list[tuple[Reason, ...]]]:
+        """Up to `n` reasons for each item of each list, in the order of the list.
+
+        Which come first is decided by the ranker's contributions, summed over the columns of a reason's code. `features` is
+        what the ranker saw of the queries' candidates, made anew where it is not at hand.
+        """
+        row, place = np.nonzero(ranking.item >= 0)
+        item = ranking.item[row, place]
+        order = np.lexsort((item, row))
+        pairs = Pairs(row[order].astype(np.int32), item[order])
+        facts = self._facts.of(queries, pairs)
+        weight = self._weights(queries, pairs, features) if n else np.zeros((len(pairs), len(CODES)))
+        holds = np.column_stack([facts[code.name].holds for code in CODES])
+        first = np.argsort(np.where(holds, -weight, np.inf), axis=1, kind="stable")
+        lists: list[list[tuple[Reason, ...]]] = [[() for _ in range(int(length))] for length in ranking.length]
+        for at, (of, where) in enumerate(zip(row[order].tolist(), place[order].tolist(), strict=True)):
+            lists[of][where] = self._say(facts, [c for c in first[at] if holds[at, c]], at, n, queries.time)
+        return lists
+
+    def _weights(self, queries: Queries, pairs: Pairs, features: FeatureMatrix | None) -> npt.NDArray[np.float64]:
+        """What the ranker's contributions to each pair's score say for each code; 0 where it cannot tell."""
+        weight = np.zeros((len(pairs), len(CODES)))
+        ranker = self._model.ranker
+        if not ranker.reads or not len(pairs):
+            return weight
+        matrix = features or self._model.describe(self._model.pool(queries), queries)
+        at, found = find(pairs.key, matrix.pool.key)
+        contributions = ranker.contributions(matrix.where(found))
+        if contributions is not None:
+            speaks = np.array([[bool(code.features.search(name)) for code in CODES] for name in matrix.names], dtype=np.float64)
+            weight[at[found]] = contributions @ speaks.reshape(len(matrix.names), len(CODES))
+        return weight
+
+    def _say(self, facts: dict[str, Fact], codes: list[int], at: int, n: int, now: int) -> tuple[Reason, ...]:
+        said: list[Reason] = []
+        subjects: set[str] = set()
+        for code in (CODES[c] for c in codes):
+            if len(said) < n and code.subject not in subjects:
+                subjects.add(code.subject)
+                said.append(
+                    self._reason(code.name, {name: values[at] for name, values in facts[code.name].evidence.items()}, now)
+                )
+        return tuple(said)
+
+    def _reason(self, code: str, found: dict[str, Any], now: int) -> Reason:
+        evidence: dict[str, str | int | float] = {}
+        for name, value in found.items():
+            if name in ("since", "last", "until"):
+                evidence[name] = _day(int(value))
+            elif name == "item":
+                product = self._products[int(value)]
+                evidence |= {"item": product.id, "product": short(product.name, LONGEST_NAME)}
+            elif name == "category":
+                evidence[name] = self._categories[int(value)]
+            else:
+                evidence[name] = int(value)
+        words: dict[str, Any] = dict(evidence)
+        if "product" in words:
+            words["product"] = self._language.say("quoted", text=isolated(words["product"]))
+        if "category" in words:
+            words["category"] = self._language.say("category", category=isolated(words["category"]))
+        return Reason(code, self._language.say(f"reasons.{code}", today=_day(now // MILLISECONDS_PER_DAY), **words), evidence)
+
+
+def explain(model: TwoStageRecommender, queries: Queries, ranking: Ranking, n: int) -> list[list[tuple[Reason, ...]]]:
+    """`Explainer.explain` for once, in English; whoever asks again keeps an `Explainer`."""
+    return Explainer.of(model).explain(queries, ranking, n)
+
+
+def _day(number: int) -> str:
+    return date.fromordinal(date(1970, 1, 1).toordinal() + number).isoformat()
