@@ -29,7 +29,7 @@ from recsys.recommender import TwoStageRecommender
 from recsys.redaction import redact
 from recsys.report import page, plots, terminal
 from recsys.retrieval import Retriever
-from recsys.splits import Split
+from recsys.splits import Fold, Split, Window
 from recsys.stages import Stages
 from recsys.tracking import Run, Tracker, ui_command
 
@@ -76,7 +76,7 @@ def run(config: DictConfig) -> dict[str, float]:
     """
     plain = without(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     parts = Parts.of(plain)
-    _check_numbers(plain)
+    _check_values(plain)
     console = Console()
     folder = Path(plain["output_dir"]).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,12 +133,16 @@ def _run(parts: Parts, config: Mapping[str, Any], folder: Path, tracked: Run, st
     console.print(terminal.curve("\nCandidate recall", depths, recall))
     console.print(f"\n{judgement.verdict}", style="bold", markup=False)
 
+    about = runs.describe(run_name(config), tracked, dataset, [fold.test for fold in judged], parts.ranker)
+    curve, gain = parts.ranker.curve, parts.ranker.importance()
+    if config["refit"]:
+        _refit(parts, recommender, dataset, folds[-1], stages)
+    about["model"] = {"cutoff": recommender.cutoff, "refit": config["refit"]}
     with stages("save"):
         recommender.save(folder / "model")
         _write_lists(judged, dataset, folder / "recommendations.parquet")
         _write_per_query(judged, judgement, dataset, folder / "per_query.parquet")
         pd.concat([fold.targets for fold in judged]).to_parquet(folder / "targets.parquet", index=False)
-        about = runs.describe(run_name(config), tracked, dataset, [fold.test for fold in judged], parts.ranker)
         (folder / "run.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
         (folder / "diagnosis.json").write_text(json.dumps(judgement.document, indent=2, ensure_ascii=False) + "\n")
     result |= {f"seconds/{name.replace(' ', '_')}": round(spent, 3) for name, spent in stages.seconds.items()}
@@ -151,15 +155,26 @@ def _run(parts: Parts, config: Mapping[str, Any], folder: Path, tracked: Run, st
     tracked.tag("verdict", judgement.verdict.text)
     tracked.curve("candidates/recall_at_k", depths, [each.value for each in recall])
     tracked.figure(plots.recall_curve(depths, recall, config["candidates"]), "recall_curve.png")
-    if parts.ranker.curve:
-        tracked.curve("ranker/validation_ndcg_at_10", range(1, len(parts.ranker.curve) + 1), parts.ranker.curve)
-    if gain := parts.ranker.importance():
+    if curve:
+        tracked.curve("ranker/validation_ndcg_at_10", range(1, len(curve) + 1), curve)
+    if gain:
         tracked.figure(plots.importance(gain), "feature_importance.png")
         tracked.json(gain, "feature_importance.json")
     for name in KEPT:
         tracked.artifact(folder / name)
     tracked.model(folder / "model")
     return result
+
+
+def _refit(parts: Parts, recommender: TwoStageRecommender, dataset: Dataset, newest: Fold, stages: Stages) -> None:
+    """Fit at the end of the log. The label windows of the newest fold move there with the cutoff."""
+    end = int(dataset.log.time[-1]) + 1
+    later = end - newest.test.cutoff
+    windows = [Window(label.cutoff + later, label.end + later) for label in newest.labels] if parts.ranker.learns else []
+    labels = [parts.split.label_task(dataset.log, window) for window in windows]
+    with stages("refit"):
+        recommender.fit(dataset.log, dataset.catalogue, end, labels, Stages())
+        _ = recommender.retriever, recommender.features  # both are fitted when they are first wanted
 
 
 def _write_lists(judged: Sequence[JudgedFold], dataset: Dataset, path: Path) -> None:
@@ -194,11 +209,13 @@ def _write_per_query(judged: Sequence[JudgedFold], judgement: Judgement, dataset
     pd.concat(frames).assign(stage=judgement.stage).to_parquet(path, index=False)
 
 
-def _check_numbers(config: Mapping[str, Any]) -> None:
+def _check_values(config: Mapping[str, Any]) -> None:
     for name, least in (("seed", 0), ("candidates", 1)):
         value = config[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f"{name}: wanted a whole number of at least {least}, found {value!r}")
+    if not isinstance(config["refit"], bool):
+        raise ConfigError(f"refit: wanted true or false, found {config['refit']!r}")
 
 
 def _tags() -> dict[str, object]:

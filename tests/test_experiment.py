@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from recsys.datasets.synthetic import Synthetic
 from recsys.recommender import TwoStageRecommender
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -149,3 +150,23 @@ def test_a_run_that_fails_is_marked_failed_with_its_error(home: Path, client: ml
     experiment = client.get_experiment_by_name("recsys")
     failed = client.search_runs([experiment.experiment_id], "attributes.status = 'FAILED'")
     assert any("no query is left" in run.data.tags["error"] for run in failed)
+
+
+def test_refit_saves_a_model_of_the_whole_log(home: Path, run: tuple[Path, object]):
+    """The figures and lists are those of the judged model; the saved one knows the newest events and learnt from them."""
+    folder, _ = run
+    done = train(home, "tracking=none", "refit=true")
+    assert done.returncode == 0, done.stderr
+    newest = (home / "outputs" / "latest").resolve()
+    assert untimed(newest) == untimed(folder)
+    judged, refitted = (json.loads((each / "run.json").read_text()) for each in (folder, newest))
+    assert judged["model"] == {"cutoff": judged["windows"][-1]["cutoff"], "refit": False}
+    assert refitted["importance"] == judged["importance"]
+    log = Synthetic(scale=0.01, seed=0).load().log
+    assert refitted["model"] == {"cutoff": int(log.time[-1]) + 1, "refit": True}
+    saved, before = (TwoStageRecommender.load(each / "model") for each in (newest, folder))
+    assert saved.cutoff == refitted["model"]["cutoff"]
+    assert len(saved.history) == len(log) > len(before.history)
+    assert saved.ranker.importance() != before.ranker.importance()
+    newcomer = log.users.ids[len(before.history.users)]
+    assert saved.recommend([newcomer]).item[0, 0] is not None
