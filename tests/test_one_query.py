@@ -15,7 +15,7 @@ from recsys.pools import CandidatePool
 from recsys.queries import Queries
 from recsys.ranking import Ranker
 from recsys.recommender import TwoStageRecommender
-from recsys.retrieval import Retriever
+from recsys.retrieval import ALS, Retriever
 from recsys.splits import Split
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -85,3 +85,18 @@ def test_als_at_any_place_among_any_number(shop: Dataset):
         part = retriever.retrieve(queries.block(first, last), 50)
         np.testing.assert_array_equal(part.item, together.item[first:last])
         np.testing.assert_array_equal(part.score, together.score[first:last])
+
+
+def test_inner_products_are_exact_however_many_items_tie():
+    """All but a few items share one vector: no margin is wide enough, and ties still go by item number."""
+    rng = np.random.default_rng(0)
+    factors = np.repeat(rng.normal(size=(1, 16)), 1000, axis=0).astype(np.float32)
+    factors[[7, 900]] *= 2
+    als = ALS(factors=16)
+    als.restore({"item": np.arange(1000, dtype=np.int32), "item_factors": factors, "length": factors[:, 0], "fitted_until": 0})
+    user, item = np.arange(3, dtype=np.int32), np.array([3, 7, 999], dtype=np.int32)
+    history = Queries(user, 10, np.arange(4), item, np.zeros(3, dtype=np.int8), np.zeros(3, dtype=np.int64))
+    ranking = als.retrieve(history, 20)
+    assert ranking.item.tolist() == [[7, 900, *(item for item in range(1000) if item != 7)][:20]] * 3
+    exact = (als.query_vectors(history).astype(np.float64) @ factors.astype(np.float64).T).astype(np.float32)
+    np.testing.assert_array_equal(ranking.score, np.take_along_axis(exact, ranking.item, axis=1))

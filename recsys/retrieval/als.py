@@ -68,7 +68,7 @@ class ALS(Factors):
         start = self._start(items) if until >= self.fitted_until else None
         self.item, self.fitted_until = items.astype(np.int32), until
         self.length = (total / total.mean() if len(total) else total).astype(np.float32)
-        self.item_factors, self._solver = np.empty((0, self.factors), dtype=np.float32), None
+        self.item_factors = np.empty((0, self.factors), dtype=np.float32)
         if not len(users):
             return
         confidence = self._confidence(row, column, weight[kept])
@@ -87,7 +87,8 @@ class ALS(Factors):
         row, column = row[known], column[known]
         confidence = self._confidence(row, column, weight[known])
         matrix = sparse.csr_matrix((confidence, (row, column)), shape=(len(queries), len(self.item)), dtype=np.float32)
-        if self._solver is None:  # it keeps the factors' squares, which cost more than a query
+        if self._solver is None or self._solver.item_factors is not self.item_factors:
+            # It keeps the factors' squares, which cost more than many queries.
             self._solver = self._model(self.iterations)
             self._solver.item_factors = self.item_factors
         with one_blas_thread():
@@ -141,5 +142,4 @@ class ALS(Factors):
     def restore(self, state: State) -> None:
         """Take back `state`."""
         super().restore(state)
-        self._solver = None
         self.length, self.fitted_until = state["length"], int(state["fitted_until"])

@@ -1,8 +1,6 @@
 """Retrieval by inner product with item vectors, however they were learned."""
 
-import os
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cache
 
@@ -12,14 +10,14 @@ from scipy import sparse
 from threadpoolctl import ThreadpoolController
 
 from recsys.component import State, component
-from recsys.events import MILLISECONDS_PER_DAY, Int64
+from recsys.events import MILLISECONDS_PER_DAY, Int32, Int64
 from recsys.pools import Float32, Ranking
 from recsys.queries import Queries, pair_key
 from recsys.retrieval.base import Retriever
+from recsys.retrieval.sparse import over_rows
 
-ROWS = 8
-"""Queries multiplied at once, always as many: BLAS adds up the rows of a larger or smaller product in another order, and a
-query's last bits would depend on who else is asked about."""
+SPARE = 32
+"""Items beside those asked for that are scored again, so that the noise of a product can't decide which are the best."""
 
 
 @component
@@ -33,6 +31,7 @@ class Factors(Retriever, ABC):
     def __post_init__(self) -> None:
         self.item = np.empty(0, dtype=np.int32)
         self.item_factors = np.empty((0, 1), dtype=np.float32)
+        self._measured, self._length = self.item_factors, 0.0
 
     @abstractmethod
     def query_vectors(self, queries: Queries) -> Float32:
@@ -40,8 +39,6 @@ class Factors(Retriever, ABC):
 
     def retrieve(self, queries: Queries, k: int) -> Ranking:
         """Items by inner product with the query's vector; none for a query without a known item."""
-        from implicit.cpu.topk import topk
-
         items = np.full((len(queries), k), -1, dtype=np.int32)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         if not len(self.item) or not len(queries):
@@ -53,30 +50,45 @@ class Factors(Retriever, ABC):
             (np.ones(int((column >= 0).sum()), np.float32), ((excluded >> 32)[column >= 0], column[column >= 0])),
             shape=(len(queries), len(self.item)),
         )
-        depth = min(k, len(self.item))
-        best, score = np.empty((len(queries), depth), np.int32), np.empty((len(queries), depth), np.float32)
-
-        def work(start: int) -> None:
-            stop = min(start + ROWS, len(queries))
-            rows = np.zeros((ROWS, vectors.shape[1]), dtype=np.float32)
-            rows[: stop - start] = vectors[start:stop]
-            gone = None
-            if seen.nnz:
-                gone = seen[start:stop]
-                gone.resize(ROWS, len(self.item))
-            found = topk(self.item_factors, rows, depth, filter_query_items=gone, num_threads=1)
-            best[start:stop], score[start:stop] = (part[: stop - start] for part in found)
-
-        with one_blas_thread(), ThreadPoolExecutor(self.threads_used or os.cpu_count()) as workers:
-            for done in [workers.submit(work, start) for start in range(0, len(queries), ROWS)]:
-                done.result()
-        best = self.item[best].astype(np.int32)
-        known = np.any(vectors != 0, axis=1)[:, None] & (score > np.finfo(np.float32).min)
-        best, score = np.where(known, best, -1), np.where(known, score, -np.inf)
-        order = np.lexsort((best, -score), axis=1)
-        items[:, :depth] = np.take_along_axis(best, order, axis=1)
-        scores[:, :depth] = np.take_along_axis(score, order, axis=1)
+        asked = np.flatnonzero(np.any(vectors != 0, axis=1))
+        if len(asked):
+            best, score = self._best(vectors[asked], seen[asked], min(k, len(self.item)), SPARE)
+            items[asked, : best.shape[1]], scores[asked, : best.shape[1]] = best, score
         return Ranking(items, scores)
+
+    def _best(self, vectors: Float32, seen: sparse.csr_matrix, depth: int, spare: int) -> tuple[Int32, Float32]:
+        """The `depth` items with the largest inner products, exact, ties by item number; −1 and −inf pad.
+
+        BLAS adds up a row in another order when it stands among more or fewer others, so that sums, and a few items at the end
+        of a list, would depend on who else is asked about. So it only proposes: each pair is then added up alone, and where an
+        item beyond the `spare` ones could still belong to the list, more are proposed.
+        """
+        from implicit.cpu.topk import topk
+
+        from recsys.retrieval import kernels
+
+        width = min(depth + spare, len(self.item))
+        gone = seen if seen.nnz else None
+        with one_blas_thread():
+            place, rough = topk(self.item_factors, vectors, width, filter_query_items=gone, num_threads=self.threads_used)
+        score = np.empty(place.shape, dtype=np.float32)
+        over_rows(lambda a, b: kernels.inner_products(vectors[a:b], self.item_factors, place[a:b], score[a:b]), len(vectors))
+        score[rough <= np.finfo(np.float32).min] = -np.inf
+        item = np.where(np.isinf(score), -1, self.item[place]).astype(np.int32)
+        order = np.lexsort((item, -score), axis=1)[:, :depth]
+        item, score = (np.take_along_axis(values, order, axis=1) for values in (item, score))
+        if width < len(self.item):
+            noise = 4 * vectors.shape[1] * np.finfo(np.float32).eps * self._longest() * np.linalg.norm(vectors, axis=1)
+            unsure = np.flatnonzero(score[:, -1] <= rough[:, -1] + noise)
+            if len(unsure):
+                item[unsure], score[unsure] = self._best(vectors[unsure], seen[unsure], depth, 8 * spare)
+        return item, score
+
+    def _longest(self) -> float:
+        """Length of the longest item vector."""
+        if self._measured is not self.item_factors:
+            self._measured, self._length = self.item_factors, float(np.linalg.norm(self.item_factors, axis=1).max())
+        return self._length
 
     @property
     def threads_used(self) -> int:

@@ -56,6 +56,18 @@ def select(item: Int32, score: Float32, best_item: Int32, best_score: Float32) -
 
 
 @njit(cache=True, nogil=True)
+def inner_products(left: Float32, right: Float32, place: Int32, total: Float32) -> None:
+    """Fill `total` (`float32[q, k]`) with the products of row `r` of `left` and the rows `place[r]` of `right`, in float64."""
+    for row in range(len(place)):
+        for column in range(place.shape[1]):
+            other = place[row, column]
+            added = 0.0
+            for n in range(left.shape[1]):
+                added += np.float64(left[row, n]) * np.float64(right[other, n])
+            total[row, column] = added
+
+
+@njit(cache=True, nogil=True)
 def prune(
     first: int,
     stop: int,
