@@ -1,6 +1,5 @@
 """Where letters go, and the settings that all ways share."""
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,29 +10,20 @@ from pydantic import AfterValidator, Field, PositiveInt
 
 from recsys.component import Component, component
 from recsys.delivery.letter import Letter, Recipient
-
-_ADDRESS = re.compile(
-    r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]", re.A | re.I
-)
-_DOTS = re.compile(r"^\.|\.\.|\.@")
-_NOT_ONE_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+")
-
-
-def is_address(text: str) -> bool:
-    """Whether a mail service takes this as an address: RFC 5321 in ASCII without quoting, 254 characters at most."""
-    return len(text) <= 254 and bool(_ADDRESS.fullmatch(text)) and not _DOTS.search(text)
-
-
-def one_line(text: str, length: int | None = None) -> str:
-    """Text for a header or a short field: line ends and control characters become a space; cut with … beyond `length`."""
-    line = _NOT_ONE_LINE.sub(" ", text).strip()
-    return line if length is None or len(line) <= length else line[: length - 1].rstrip() + "…"
+from recsys.delivery.recipients import Selection, is_address, one_line, read_suppressed, select
+from recsys.digest import digest
 
 
 def _address(text: str) -> str:
     if not is_address(text):
         raise ValueError(f"wanted an e-mail address, found {text!r}")
     return text
+
+
+def file_name(user: str) -> str:
+    """A user id as a file name without ending, the same on every system; ids that differ have names that differ."""
+    name = quote(user, safe="").replace(".", "%2E")
+    return name if len(name) <= 100 else f"{name[:80]}-{digest(user)[:16]}"
 
 
 Address = Annotated[str, AfterValidator(_address)]
@@ -48,21 +38,25 @@ class Channel(Component, ABC):
     stand at its foot, as the law wants. `unsubscribe_url` holds `{user}`, `product_url` (none: the catalogue's own links only)
     holds `{item}`. `catalogue` is a CSV of products, `currency` an ISO 4217 code, `language` the name of a language file.
     A letter recommends `items` products, the top one and alternatives, with up to `reasons` reasons each.
-    `call_to_action` is the button's text (none: the language's own).
+    `call_to_action` is the button's text (none: the language's own). `suppression` is a file of those who must not be written
+    to, see `read_suppressed`.
     """
 
     sender: Address = "letters@shop.example"
     sender_name: Line = "The shop"
     reply_to: Address | None = None
     postal_address: Line = "The shop, 1 High Street, Anytown"
-    unsubscribe_url: str = Field(default="https://shop.example/unsubscribe?user={user}", pattern=r"^https://.*\{user\}")
-    catalogue: Path | None = None
+    unsubscribe_url: str = Field(
+        default="https://shop.example/unsubscribe?user={user}", pattern=r"^https://[!#-;=?-~]*\{user\}[!#-;=?-~]*$"
+    )
+    catalogue: str | None = None
     product_url: str | None = Field(default="https://shop.example/products/{item}", pattern=r"^https?://.*\{item\}")
     currency: str = Field(default="EUR", pattern="^[A-Z]{3}$")
     language: str = "en"
     items: PositiveInt = 3
     reasons: int = Field(default=2, ge=0)
     call_to_action: Line | None = None
+    suppression: str | None = None
 
     @abstractmethod
     def write(self, letters: Sequence[Letter], folder: Path) -> list[Path]:
@@ -71,3 +65,7 @@ class Channel(Component, ABC):
     def unsubscribe(self, recipient: Recipient) -> str:
         """The link at the foot of this customer's e-mail."""
         return self.unsubscribe_url.replace("{user}", quote(recipient.user, safe=""))
+
+    def select(self, letters: Sequence[Letter]) -> Selection:
+        """Whom of these customers can be written to."""
+        return select(letters, read_suppressed(self.suppression))
