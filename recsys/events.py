@@ -81,6 +81,12 @@ class Vocabulary:
             found = self._index[0].get_indexer(pd.Index(wanted))
         return np.where(found < self._size, found, -1).astype(np.int32)
 
+    def own(self, numbers: Int32) -> npt.NDArray[np.object_]:
+        """Own ids of numbers, in their shape; None for −1."""
+        own = np.full(numbers.shape, None, dtype=object)
+        own[numbers >= 0] = self.ids[numbers[numbers >= 0]]
+        return own
+
 
 @dataclass(frozen=True, eq=False)
 class EventLog:

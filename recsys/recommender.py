@@ -149,8 +149,7 @@ class TwoStageRecommender:
         history = self._fitted()
         queries = self.queries(users)
         ranking = self.rank(self.pool(queries), queries, k)
-        own = np.concatenate([history.items.ids.astype(object), np.array([None], dtype=object)])
-        return Recommendations(np.asarray(users), own[ranking.item], ranking.score)
+        return Recommendations(np.asarray(users), history.items.own(ranking.item), ranking.score)
 
     def _fitted(self) -> EventLog:
         if self.history is None:

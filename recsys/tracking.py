@@ -16,10 +16,11 @@ import shlex
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -76,7 +77,9 @@ class Run:
         """Keep a copy of what a folder holds as the artifact folder `name`. Nothing inside is redacted."""
 
     def model(self, path: Path) -> None:
-        """Keep the folder of a saved model as the artifact folder `model`, unless `log_model` is off."""
+        """Keep the folder of a saved model as the artifact folder `model`, ready to be served, unless `log_model` is off;
+        with `register` as a new version of the registered model of that name.
+        """
 
     def figure(self, figure: "Figure", name: str) -> None:
         """Keep a matplotlib figure, as PNG unless `name` has another ending."""
@@ -128,7 +131,8 @@ class Mlflow(Tracker):
 
     `uri` is any tracking URI of MLflow. A relative SQLite or file path is taken from the project folder (`home`); none
     means `mlflow.db` there. Artifacts of a SQLite store lie beside it in `mlartifacts`. `store` is the absolute URI.
-    `run_name` goes before the name that a job gives its run; `tags` are set on every run.
+    `run_name` goes before the name that a job gives its run; `tags` are set on every run. `register` names the registered model
+    that a run's model becomes the newest version of.
 
     A run that raises is marked FAILED, one that is interrupted KILLED; both get the tag `error` and the traceback in
     `error.txt`. Secrets (`recsys.redaction`) reach neither parameters, tags, texts nor the kept `config.yaml`.
@@ -140,10 +144,13 @@ class Mlflow(Tracker):
     experiment: str = Field(default="recsys", min_length=1)
     run_name: str | None = None
     log_model: bool = True
+    register: str | None = Field(default=None, min_length=1)
     tags: dict[str, str] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.store = absolute_uri(self.uri)
+        if self.register and not self.log_model:
+            raise ConfigError("tracking.register: wanted log_model: true with it, for there to be a model to register")
 
     @contextmanager
     def run(
@@ -305,8 +312,23 @@ class _MlflowRun(Run):
         self.client.log_artifacts(self.id, str(path), name)
 
     def model(self, path: Path) -> None:
-        if self.tracker.log_model:
-            self.folder(path, "model")
+        if not self.tracker.log_model:
+            return
+        from recsys import serving
+
+        self.folder(path, "model")
+        with tempfile.TemporaryDirectory() as scratch:
+            serving.describe(path, Path(scratch) / "model")
+            self.folder(Path(scratch) / "model", "model")
+        if name := self.tracker.register:
+            self._register(name)
+
+    def _register(self, name: str) -> None:
+        with suppress(_mlflow().MlflowException):  # it is there already
+            self.client.create_registered_model(name)
+        source = f"{self.client.get_run(self.id).info.artifact_uri}/model"
+        version = self.client.create_model_version(name, source, self.id)
+        self.tag("registered_model", f"{name}/{version.version}")
 
     def figure(self, figure: "Figure", name: str) -> None:
         self.client.log_figure(self.id, figure, name if Path(name).suffix else f"{name}.png")

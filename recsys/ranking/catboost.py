@@ -81,7 +81,7 @@ class CatBoost(Boosted):
     def contributions(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
         """SHAP values of the trees: `float64[n, f]`, without the constant term."""
         self.check(features)
-        if self.model is None:
+        if self.model is None or not len(features.values):
             return np.zeros(features.values.shape)
         pool = self._library.Pool(features.values)
         return np.asarray(self.model.get_feature_importance(pool, type="ShapValues"), dtype=np.float64)[:, :-1]

@@ -92,6 +92,8 @@ class LightGBM(Boosted):
 
     def contributions(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
         """SHAP values of the trees (Lundberg et al., 2020): `float64[n, f]`, without the constant term."""
+        if not len(features.values):
+            return np.zeros(features.values.shape)
         return self._predict(features, pred_contrib=True)[:, :-1]
 
     def importance(self) -> dict[str, float]:

@@ -94,6 +94,8 @@ class XGBoost(Boosted):
 
     def contributions(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
         """SHAP values of the trees: `float64[n, f]`, without the constant term."""
+        if not len(features.values):
+            return np.zeros(features.values.shape)
         return self._predict(features, pred_contribs=True).astype(np.float64)[:, :-1]
 
     def importance(self) -> dict[str, float]:
