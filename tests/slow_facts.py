@@ -1,6 +1,7 @@
 """The facts of `recsys.delivery.facts` once more: one customer, one product, plain loops over the raw events."""
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from recsys.delivery import facts
@@ -55,7 +56,7 @@ def slow_facts(
     if buys:
         found["bought_before"] = {"times": len(buys), "last": buys[-1] // DAY}
         on_days = sorted({t // DAY for t in buys})
-        gaps = [b - a for a, b in zip(on_days, on_days[1:], strict=False)]
+        gaps = [b - a for a, b in pairwise(on_days)]
         if len(on_days) >= facts.FEWEST_REPEATS:
             mean, waited = sum(gaps) / len(gaps), now // DAY - on_days[-1]
             if mean >= 2 and max(gaps) <= 2 * mean and 0.75 * mean <= waited <= 2 * mean:
