@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import hashlib
+import html
 import io
 import json
 import random
@@ -261,7 +262,7 @@ def content_faults(body: dict, tags: set[str]) -> list[tuple[str, str]]:
         depth = 0
         for tag in re.findall(r"\*\|(.*?)\|\*", text):
             depth += tag.startswith("IF:") - (tag == "END:IF")
-            if depth < 0 or (tag.removeprefix("IF:") not in tags | {"UNSUB", "END:IF"}):
+            if depth < 0 or (tag.removeprefix("IF:") not in tags | {"UNSUB", "ELSE:", "END:IF"}):
                 found.append((name, f"unknown or unopened tag {tag}"))
         if depth:
             found.append((name, "a block does not end"))
@@ -491,3 +492,57 @@ def packed(results: list[dict]) -> bytes:
         entry.size = len(data)
         archive.addfile(entry, io.BytesIO(data))
     return buffer.getvalue()
+
+
+MERGE_TAG = re.compile(r"\*\|(?:(?P<open>IF:)|(?P<else>ELSE:)|(?P<close>END:IF)|(?=\w))(?P<name>\w*)\|\*")
+HANDLEBARS = re.compile(r"{{(?P<raw>{)?(?:(?P<open>#if|#each) |(?P<else>else)|(?P<close>/if|/each)|)(?P<name>[\w.]*)}?}}")
+
+
+def filled(template: str, grammar: re.Pattern, values: dict, escaped: bool) -> str:
+    """What the service makes of a template for one customer: the part of `MERGE_TAG` or `HANDLEBARS` that is used here."""
+    tokens, at = [], 0
+    for match in grammar.finditer(template):
+        tokens += [template[at : match.start()], match]
+        at = match.end()
+    tokens = iter([*tokens, template[at:]])
+
+    def find(name: str, this: object) -> object:
+        for part in name.split("."):
+            this = this if part == "this" else this.get(part) if isinstance(this, dict) else None
+        return this
+
+    def parsed() -> tuple[list, str]:
+        """Nodes up to the end of the block, and what ended it."""
+        nodes = []
+        for token in tokens:
+            if isinstance(token, str):
+                nodes.append(token)
+                continue
+            kind = token.groupdict()
+            if kind["else"] or kind["close"]:
+                return nodes, "else" if kind["else"] else "close"
+            if kind["open"]:
+                shown, ended = parsed()
+                nodes.append((token, shown, parsed()[0] if ended == "else" else []))
+            else:
+                nodes.append((token, None, None))
+        return nodes, "end"
+
+    def written(nodes: list, this: object) -> str:
+        text = ""
+        for node in nodes:
+            if isinstance(node, str):
+                text += node
+                continue
+            token, shown, otherwise = node
+            value = find(token["name"], this)
+            if shown is None:
+                plain = "" if value is None else str(value)
+                text += html.escape(plain) if escaped and not token.groupdict().get("raw") else plain
+            elif token["open"] == "#each":
+                text += "".join(written(shown, one) for one in value or [])
+            else:
+                text += written(shown if value else otherwise, this)
+        return text
+
+    return written(parsed()[0], values)

@@ -4,14 +4,30 @@ import email
 import hashlib
 import json
 import re
+from dataclasses import fields, replace
 from email.policy import default
+from html import escape
 
 import pytest
-from esp_standin import BATCH, CAMPAIGN, MERGE_FIELD, broken, content_faults, mail_send_faults, member_faults
+from esp_standin import (
+    BATCH,
+    CAMPAIGN,
+    HANDLEBARS,
+    MERGE_FIELD,
+    MERGE_TAG,
+    broken,
+    content_faults,
+    filled,
+    mail_send_faults,
+    member_faults,
+)
+from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 from letters import BREAKS, HARD_NAMES, LONG, MERGE, RIGHT_TO_LEFT, SCRIPT, letter, nothing
+from omegaconf import OmegaConf
 
+from recsys.cli import CONFIGS
 from recsys.component import construct
 from recsys.delivery.eml import Eml
 from recsys.delivery.letter import Product, Recommended
@@ -94,7 +110,7 @@ def test_a_link_that_does_not_fit_is_left_out_and_not_cut():
     one = letter("u")
     product = Product("1", "Lamp", None, None, "https://shop.test/" + "x" * 300)
     one = type(one)(one.recipient, one.generated_at, (Recommended(product, 1),), one.email)
-    assert Mailchimp().values(posted(one), "m")["TOP_URL"] == ""
+    assert Mailchimp().values(posted(one), "m")["CTA_URL"] == ""
     assert SendGrid().template_data(posted(one))["top"]["url"] == product.url
 
 
@@ -108,9 +124,68 @@ def test_hard_names_arrive_whole_or_cut_never_as_markup_or_tags(tmp_path):
     assert merged[SCRIPT] == SCRIPT
     assert merged[LONG] == "ä" * 126 + "…"
     assert "*|" not in merged[MERGE]
-    html = SendGrid().skeleton().html(SendGrid(sender_name=SCRIPT))
+
+
+def test_only_links_of_the_web_get_into_payloads():
+    one = letter("u")
+    bad = Product("1", "Lamp", None, "data:image/svg+xml,<svg>", "javascript:alert(1)")
+    one = type(one)(one.recipient, one.generated_at, (Recommended(bad, 1),), replace(one.email, cta_url="javascript:alert(1)"))
+    assert "javascript" not in json.dumps(SendGrid().payload([posted(one)], "m", "b"))
+    assert "javascript" not in json.dumps(Mailchimp().payload([posted(one)], "m"))
+
+
+def test_a_service_gets_the_design_of_the_other_e_mails():
+    channel = SendGrid(sender_name=SCRIPT)
+    html, text = (channel.skeleton(is_html).body(channel, is_html) for is_html in (True, False))
     assert "<script>" not in html
-    assert re.findall(r"{{{.*?}}}", html) == ["{{{unsubscribe_url}}}"]
+    assert "{{{" not in html
+    assert "{{#if top.price}}" in html
+    assert html.count("{{#if") == html.count("{{/if}}")
+    assert html.count("{{#each") == html.count("{{/each}}") == 3
+    assert text.startswith("{{#if first_name}}Hello {{{first_name}}},{{else}}Hello,{{/if}}\n")
+    assert "{{{cta_text}}}: {{{top.url}}}" in text
+    assert "*|IF:ALT_2_PRC|**|ALT_2_PRC|*\n*|END:IF|*" in Mailchimp().skeleton(False).body(Mailchimp(), False)
+
+
+def service_writes(make, one, html: bool) -> str:
+    """The e-mail that a service makes of its template and one customer's payload."""
+    channel = make(items=3)
+    template = channel.skeleton(html).body(channel, html)
+    if make is SendGrid:
+        return filled(template, HANDLEBARS, channel.template_data(posted(one)), escaped=html)
+    return filled(template, MERGE_TAG, channel.values(posted(one), "m") | {"UNSUB": "https://unsubscribe.test"}, escaped=html)
+
+
+@pytest.mark.parametrize("make", [SendGrid, Mailchimp])
+@pytest.mark.parametrize("one", HARD, ids=lambda one: one.recipient.user)
+def test_what_a_service_makes_of_its_template_says_what_the_letter_says(make, one):
+    html, text = (service_writes(make, one, is_html) for is_html in (True, False))
+    name = (
+        SendGrid().template_data(posted(one))["top"]["name"]
+        if make is SendGrid
+        else Mailchimp().values(posted(one), "m")["TOP_NAME"]
+    )
+    assert name in text
+    assert escape(name) in html
+    assert "<script" not in html
+    for shown in ("Item 2", "Item 3", "€3.00", "https://shop.test/1", "See it", "Popular this week", "Unsubscribe"):
+        assert shown in text
+        assert shown in html
+    assert not re.search(r"\*\||\|\*|{{|}}", html.replace(escape(name), "").replace(escape(MERGE), ""))
+
+
+@pytest.mark.parametrize("make", [SendGrid, Mailchimp])
+def test_what_is_unknown_leaves_no_trace_in_what_a_service_writes(make):
+    one = letter("u", first_name=None, price=None)
+    product = Product("1", "Lamp")
+    one = replace(one, recommendations=(Recommended(product, 1),), email=replace(one.email, cta_url=None))
+    html, text = (service_writes(make, one, is_html) for is_html in (True, False))
+    assert text.startswith("Hello,\n")
+    assert "None" not in html + text
+    assert "You may also like" not in html + text
+    assert "<img" not in html
+    assert 'href=""' not in html
+    assert "See it" not in html + text
 
 
 def test_customers_without_a_letter_or_an_address_are_left_out_and_told():
@@ -240,6 +315,15 @@ def test_one_line_is_one_line_and_no_longer_than_asked(text, length):
 def test_a_wrong_setting_is_told_in_one_line(settings, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         construct({"_target_": "recsys.delivery.sendgrid.SendGrid", **settings}, "delivery")
+
+
+@pytest.mark.parametrize("member", [path.stem for path in sorted((CONFIGS / "delivery").glob("[!_]*.yaml"))])
+def test_every_channel_composes_builds_and_lists_all_its_options(member):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = OmegaConf.to_container(compose("emails", [f"delivery={member}"]), resolve=True)["delivery"]
+    channel = construct(config, "delivery")
+    assert {field.name for field in fields(type(channel)) if field.init} == set(config) - {"_target_"}
+    assert channel.settings() == type(channel)().settings()
 
 
 def test_an_audience_has_room_for_so_many_fields():

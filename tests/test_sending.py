@@ -235,7 +235,7 @@ def test_a_wait_that_is_too_long_ends_the_run(ledger):
         (SendGrid(sender="a@b.de"), KEYS, "delivery.template_id: wanted the id of your dynamic template"),
         (Mailchimp(sender="a@b.de"), KEYS, "delivery.audience: wanted the id"),
         (
-            Mailchimp(sender="a@b.de"),
+            Mailchimp(sender="a@b.de", audience="a1"),
             {"MAILCHIMP_API_KEY": "0123456789"},
             "MAILCHIMP_API_KEY: wanted a key that ends in its data",
         ),

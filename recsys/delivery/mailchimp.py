@@ -16,9 +16,10 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from recsys.component import component
 from recsys.delivery.ledger import letter_key
 from recsys.delivery.letter import Letter
+from recsys.delivery.products import is_link
 from recsys.delivery.recipients import Posted, one_line
 from recsys.delivery.service import BaseUrl, Mailing, NotTaken, Service, write_payloads
-from recsys.delivery.skeleton import ProductSlot, Skeleton, Slot
+from recsys.delivery.skeleton import ProductSlot, ProductSlots, Skeleton, Slot, write_bodies
 from recsys.digest import digest
 from recsys.errors import ConfigError
 
@@ -80,12 +81,12 @@ class Mailchimp(Service):
             for i, batch in enumerate(self.batches(self.select(letters).posted), 1)
         }
         bodies |= {"merge-fields.json": self.definitions(), "campaign.json": self.campaign("dry-run")}
-        return write_payloads(folder, bodies) + self.skeleton().write(folder / "campaign", self)
+        return write_payloads(folder, bodies) + write_bodies(folder / "campaign", self, self.skeleton)
 
     def fields(self) -> tuple[str, ...]:
         """The tags of the merge fields: upper case, 10 characters at most. All are text."""
         products = [tag for place in range(self.items) for tag in (*_tags(place), *self._reason_tags(place))]
-        return ("FNAME", "MAILING", "SUBJECT", "PREVIEW", "CTA_TEXT", "CTA_URL", *products)
+        return ("FNAME", "MAILING", "SUBJECT", "PREVIEW", "CTA_TEXT", *products)
 
     def values(self, posted: Posted, mailing: str) -> dict[str, str]:
         """What the merge fields of one customer hold. Every field is set, so that nothing of an earlier mailing stays."""
@@ -96,7 +97,6 @@ class Mailchimp(Service):
             "SUBJECT": one_line(email.subject, LONGEST_SUBJECT),
             "PREVIEW": one_line(email.preheader, LONGEST_SUBJECT),
             "CTA_TEXT": email.cta_text,
-            "CTA_URL": _link(email.cta_url),
         }
         for place, item in enumerate(posted.letter.recommendations[: self.items]):
             product = item.product
@@ -152,18 +152,17 @@ class Mailchimp(Service):
             },
         }
 
-    def skeleton(self) -> Skeleton:
-        """The campaign's e-mail with merge tags."""
+    def skeleton(self, html: bool) -> Skeleton:
+        """The campaign's e-mail with merge tags, which Mailchimp escapes in HTML."""
         top, *alternatives = (self._product_slot(place) for place in range(self.items))
         return Skeleton(
             subject=_slot("SUBJECT"),
             preheader=_slot("PREVIEW"),
             first_name=_slot("FNAME"),
+            call_to_action=_slot("CTA_TEXT"),
             top=top,
-            alternatives=alternatives,
-            cta_text=_slot("CTA_TEXT"),
-            cta_url=_slot("CTA_URL"),
-            unsubscribe="*|UNSUB|*",
+            others=ProductSlots(alternatives, start="*|IF:ALT_1|*", end=_END) if alternatives else ProductSlots([]),
+            unsubscribe_link="*|UNSUB|*",
         )
 
     def check(self) -> None:
@@ -205,8 +204,7 @@ class Mailchimp(Service):
             campaign = str(http.request("POST", "/campaigns", self.campaign(mailing.name)).body["id"])
             ledger.note_fact(mailing.name, "campaign", campaign)
         if not self._gone(mailing, campaign):
-            skeleton = self.skeleton()
-            content = {"html": skeleton.html(self), "plain_text": skeleton.text(self)}
+            content = {name: self.skeleton(html).body(self, html) for name, html in (("html", True), ("plain_text", False))}
             http.request("PUT", f"/campaigns/{campaign}/content", content)
             try:
                 http.request("POST", f"/campaigns/{campaign}/actions/send")
@@ -236,8 +234,8 @@ class Mailchimp(Service):
                     yield result["operation_id"], _fault(result["response"])
 
     def _product_slot(self, place: int) -> ProductSlot:
-        name, price, image, url = map(_slot, _tags(place))
-        return ProductSlot(name, price, image, url, [*map(_slot, self._reason_tags(place))], name.start, name.end)
+        name, price, image, link = map(_slot, _tags(place))
+        return ProductSlot(name, price, image, link, [*map(_slot, self._reason_tags(place))], start=name.start, end=name.end)
 
     def _reason_tags(self, place: int) -> list[str]:
         if place:
@@ -245,15 +243,18 @@ class Mailchimp(Service):
         return [f"TOP_WHY_{i + 1}" for i in range(self.reasons)]
 
 
+_END = "*|END:IF|*"
+
+
 def _tags(place: int) -> tuple[str, ...]:
-    """Tags of a product's name, price, image and link, by its place in the letter."""
+    """Tags of a product's name, price, image and link, by its place in the letter. The top product's is the button's link."""
     if place == 0:
-        return ("TOP_NAME", "TOP_PRICE", "TOP_IMAGE", "TOP_URL")
+        return ("TOP_NAME", "TOP_PRICE", "TOP_IMAGE", "CTA_URL")
     return tuple(f"ALT_{place}{part}" for part in ("", "_PRC", "_IMG", "_URL"))
 
 
 def _slot(tag: str) -> Slot:
-    return Slot(f"*|{tag}|*", f"*|{tag}|*", f"*|IF:{tag}|*", "*|END:IF|*")
+    return Slot(f"*|{tag}|*", start=f"*|IF:{tag}|*", otherwise="*|ELSE:|*", end=_END)
 
 
 def _value(text: str | None) -> str:
@@ -267,7 +268,7 @@ def _value(text: str | None) -> str:
 
 def _link(url: str | None) -> str | None:
     """A link that fits a merge field; one that is too long is none, since a cut link leads nowhere."""
-    return url if url and len(url.encode()) <= MOST_BYTES else None
+    return url if url and is_link(url) and len(url.encode()) <= MOST_BYTES else None
 
 
 def _subscriber(address: str) -> str:

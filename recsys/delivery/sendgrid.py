@@ -25,9 +25,10 @@ from sendgrid.helpers.mail import (  # type: ignore[import-untyped]
 from recsys.component import component
 from recsys.delivery.ledger import letter_key
 from recsys.delivery.letter import Letter, Recommended
+from recsys.delivery.products import is_link
 from recsys.delivery.recipients import Posted, one_line
 from recsys.delivery.service import BaseUrl, Mailing, NotTaken, Service, write_payloads
-from recsys.delivery.skeleton import ProductSlot, Skeleton, Slot
+from recsys.delivery.skeleton import ProductSlot, ProductSlots, Skeleton, Slot, write_bodies
 from recsys.errors import ConfigError
 
 MOST_LETTERS, MOST_BYTES = 1000, 20_000_000
@@ -71,7 +72,7 @@ class SendGrid(Service):
         """See `Channel.write`: the requests as `sendgrid-001.json` and so on, and the template to upload."""
         batches = enumerate(self.batches(self.select(letters).posted), 1)
         bodies = {f"sendgrid-{i:03}.json": self.payload(batch, "dry-run", "dry-run") for i, batch in batches}
-        return write_payloads(folder, bodies) + self.skeleton().write(folder / "template", self)
+        return write_payloads(folder, bodies) + write_bodies(folder / "template", self, self.skeleton)
 
     def payload(self, posted: Sequence[Posted], mailing: str, batch: str) -> dict[str, Any]:
         """The body of one request. The template is given the fields of `template_data`."""
@@ -101,23 +102,33 @@ class SendGrid(Service):
             top=top,
             alternatives=alternatives,
             cta_text=one_line(email.cta_text, SHORT),
-            cta_url=email.cta_url,
+            cta_url=_link(email.cta_url),
             unsubscribe_url=self.unsubscribe(recipient),
             sender_name=self.sender_name,
             postal_address=self.postal_address,
         )
 
-    def skeleton(self) -> Skeleton:
-        """The template's e-mail in Handlebars, for the fields of `template_data`."""
+    def skeleton(self, html: bool) -> Skeleton:
+        """The template's e-mail in Handlebars, for the fields of `template_data`; text is not escaped."""
+        braces = ("{{", "}}") if html else ("{{{", "}}}")
+
+        def slot(name: str) -> Slot:
+            return Slot(name.join(braces), start="{{#if " + name + "}}", otherwise="{{else}}", end="{{/if}}")
+
+        def product(at: str, start: str = "", end: str = "") -> ProductSlot:
+            name, price, image, link = (slot(f"{at}.{part}") for part in ("name", "price", "image", "url"))
+            reason = Slot("this".join(braces), start="{{#each " + at + ".reasons}}", end="{{/each}}")
+            return ProductSlot(name, price, image, link, [reason], start=start, end=end)
+
+        alternative = product("this", "{{#each alternatives}}", "{{/each}}")
         return Skeleton(
-            subject=_slot("subject"),
-            preheader=_slot("preheader"),
-            first_name=_slot("first_name"),
-            top=_product_slot("top", "{{#if top}}", "{{/if}}"),
-            alternatives=[_product_slot("this", "{{#each alternatives}}", "{{/each}}")],
-            cta_text=_slot("cta_text"),
-            cta_url=_slot("cta_url"),
-            unsubscribe="{{{unsubscribe_url}}}",
+            subject=slot("subject"),
+            preheader=slot("preheader"),
+            first_name=slot("first_name"),
+            call_to_action=slot("cta_text"),
+            top=product("top"),
+            others=ProductSlots([alternative], start="{{#if alternatives}}", end="{{/if}}"),
+            unsubscribe_link="unsubscribe_url".join(braces),
         )
 
     def _personalization(self, posted: Posted, mailing: str) -> Personalization:
@@ -181,28 +192,22 @@ class SendGrid(Service):
             return None
 
 
-def _slot(name: str) -> Slot:
-    return Slot("{{" + name + "}}", "{{{" + name + "}}}", "{{#if " + name + "}}", "{{/if}}")
-
-
-def _product_slot(at: str, start: str, end: str) -> ProductSlot:
-    name, price, image, url = (_slot(f"{at}.{part}") for part in ("name", "price", "image", "url"))
-    reasons = [Slot("{{this}}", "{{{this}}}", "{{#each " + at + ".reasons}}", "{{/each}}")]
-    return ProductSlot(name, price, image, url, reasons, start, end)
-
-
 def _shown(item: Recommended) -> dict[str, Any]:
     product = item.product
     return _known(
         id=one_line(product.id, SHORT),
         name=one_line(product.name, SHORT),
         price=product.price,
-        image=product.image,
-        url=product.url,
+        image=_link(product.image),
+        url=_link(product.url),
         category=one_line(product.category or "", SHORT),
         score=item.score,
         reasons=[one_line(reason.text, SHORT) for reason in item.reasons],
     )
+
+
+def _link(url: str | None) -> str | None:
+    return url if url and is_link(url) else None
 
 
 def _known(**fields: Any) -> dict[str, Any]:
