@@ -109,7 +109,7 @@ def test_a_hard_name_is_right_in_html_text_and_json(name: str):
     in_mail = short(shown, rendering.LONGEST_NAME)
     assert in_mail in page.text
     assert in_mail in letter.email.text
-    assert "script" not in page.tags
+    assert not {"script", "mj-raw"} & set(page.tags)
     assert "<script" not in letter.email.html
     assert all(is_link(link) for link in page.links)
     for line in (letter.email.subject, letter.email.preheader, letter.email.cta_text, shown):
@@ -187,6 +187,20 @@ def test_a_link_of_another_scheme_is_left_out(url: str):
     assert email
     assert email.cta_url is None
     assert Page(email.html).links == ["https://shop.example/unsubscribe?user=1"]
+
+
+def test_pictures_and_links_are_there_where_they_are_known():
+    seen = [
+        Product("1", "Lamp", None, "https://i.test/1.png", "https://s.test/1"),
+        Product("2", "Oil", None, "https://i.test/2.png"),
+    ]
+    for products in (seen, seen[::-1]):
+        email = EmailTemplate(Json(), ENGLISH).fill(Recipient("1"), [Recommended(product, 100) for product in products])
+        assert email
+        page = Page(email.html)
+        assert set(page.links) == {"https://i.test/1.png", "https://i.test/2.png", "https://s.test/1", *page.links[-1:]}
+        assert page.tags.count("img") == 2
+        assert "mj-raw" not in page.tags
 
 
 def test_ids_in_links_are_encoded():

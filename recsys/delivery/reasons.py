@@ -37,8 +37,9 @@ class Code:
         return cls(name, subject, re.compile(features))
 
 
-_OWN = r"user_item__(weight|harmonic|share|days_since_(last|first)|recency_rank|in_last_session|sessions)|source__history"
-_TOGETHER = r"affinity__|source__(als|bpr|covisitation|ease|item|rp3beta|session)"
+_TASTE = r"source__(als|bpr|covisitation|ease|item|rp3beta|session)"
+_OWN = rf"user_item__(weight|harmonic|share|days_since_(last|first)|recency_rank|in_last|sessions)|source__history|{_TASTE}"
+_TOGETHER = rf"affinity__|{_TASTE}"
 _SHOP = r"source__(popularity|trending)|item__(users|available)"
 
 CODES = (
@@ -55,7 +56,9 @@ CODES = (
     Code.of("bestseller", "shop", rf"{_SHOP}|item__(transactions|buyers|conversion|repeat_buyers)"),
     Code.of("popular", "shop", rf"{_SHOP}|item__(views|addtocarts|cart_rate)"),
 )
-"""In the order in which they are said where a ranker cannot tell what moved it."""
+"""In the order in which they are said where a ranker cannot tell what moved it. A column may speak for several: sources that
+know a customer's taste point to what was bought before as to what goes with it.
+"""
 
 
 class Explainer:
@@ -86,26 +89,28 @@ class Explainer:
         order = np.lexsort((item, row))
         pairs = Pairs(row[order].astype(np.int32), item[order])
         facts = self._facts.of(queries, pairs)
-        weight = self._weights(queries, pairs, features) if n else np.zeros((len(pairs), len(CODES)))
         holds = np.column_stack([facts[code.name].holds for code in CODES])
+        weight = self._weights(queries, pairs, features, (holds.sum(axis=1) > 1) & (n > 0))
         first = np.argsort(np.where(holds, -weight, np.inf), axis=1, kind="stable")
         lists: list[list[tuple[Reason, ...]]] = [[() for _ in range(int(length))] for length in ranking.length]
         for at, (of, where) in enumerate(zip(row[order].tolist(), place[order].tolist(), strict=True)):
             lists[of][where] = self._say(facts, [c for c in first[at] if holds[at, c]], at, n, queries.time)
         return lists
 
-    def _weights(self, queries: Queries, pairs: Pairs, features: FeatureMatrix | None) -> npt.NDArray[np.float64]:
-        """What the ranker's contributions to each pair's score say for each code; 0 where it cannot tell."""
+    def _weights(
+        self, queries: Queries, pairs: Pairs, features: FeatureMatrix | None, wanted: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float64]:
+        """What the ranker's contributions to the score of each `wanted` pair say for each code; 0 where it cannot tell."""
         weight = np.zeros((len(pairs), len(CODES)))
         ranker = self._model.ranker
-        if not ranker.reads or not len(pairs):
+        if not ranker.reads or not wanted.any():
             return weight
-        matrix = features or self._model.describe(self._model.pool(queries), queries)
-        at, found = find(pairs.key, matrix.pool.key)
+        matrix = self._model.describe(self._model.pool(queries), queries) if features is None else features
+        at, found = find(pairs.key[wanted], matrix.pool.key)
         contributions = ranker.contributions(matrix.where(found))
         if contributions is not None:
             speaks = np.array([[bool(code.features.search(name)) for code in CODES] for name in matrix.names], dtype=np.float64)
-            weight[at[found]] = contributions @ speaks.reshape(len(matrix.names), len(CODES))
+            weight[np.flatnonzero(wanted)[at[found]]] = contributions @ speaks.reshape(len(matrix.names), len(CODES))
         return weight
 
     def _say(self, facts: dict[str, Fact], codes: list[int], at: int, n: int, now: int) -> tuple[Reason, ...]:
