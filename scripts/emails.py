@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     with cli.plain_errors():
         order, channel = mailing.Order.of(_composed(options.overrides))
+        if options.send:
+            sending.check(channel)
         console = Console()
         keep: list[Letter] | None = [] if options.send else None
         columns = (TextColumn("letters"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

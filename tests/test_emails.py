@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from esp_standin import StandIn
 from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
@@ -450,6 +451,34 @@ def test_nothing_is_sent_with_a_channel_that_writes_files(outputs: Path, capsys:
     with pytest.raises(SystemExit):
         emails.main([f"outputs={outputs}", "users=2", "--send"])
     assert "only writes files" in capsys.readouterr().err
+
+
+def test_send_mails_each_known_address_once(
+    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    known = Audience.of(3, TwoStageRecommender.load(outputs / "one" / "model")).users.tolist()
+    contacts = tmp_path / "contacts.csv"
+    contacts.write_text("user,email\n" + "".join(f"{user},u{user}@customers.test\n" for user in known[:2]))
+    monkeypatch.setenv("SENDGRID_API_KEY", "SG.not-a-real-key")
+    with StandIn("SG.not-a-real-key") as server:
+        settings = {
+            "outputs": outputs,
+            "users": 3,
+            "contacts": contacts,
+            "delivery": "sendgrid",
+            "delivery.sender": "hello@shop.de",
+            "delivery.base_url": server.url,
+            "delivery.template_id": "d-" + "1" * 32,
+        }
+        command = [*(f"{key}={value}" for key, value in settings.items()), "--send"]
+        assert emails.main(command) == 0
+        assert sorted(one["email"] for one in server.mailed) == sorted(f"u{user}@customers.test" for user in known[:2])
+        assert "2 letters sent" in capsys.readouterr().out
+        assert emails.main(command) == 0
+        assert len(server.mailed) == 2
+    assert (outputs / "ledger.sqlite").is_file()
+    kept = [path.read_bytes() for path in outputs.rglob("*") if path.is_file()]
+    assert not any(b"not-a-real-key" in content for content in kept)
 
 
 @pytest.mark.parametrize(
