@@ -7,7 +7,8 @@ MLflow's own files beside it: a loader (this module) and the package's code in p
 import importlib.metadata
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Endpoint:
         time = None if params["time"] in (None, "now") else _milliseconds(params["time"], "time")
         if "user" not in asked:
             raise DataError(f"wanted a column user, found {', '.join(map(str, asked.columns)) or 'none'}")
-        users = [_user(value, row) for row, value in enumerate(asked["user"])]
+        users = [_own_id(value, f"row {row}, user") for row, value in enumerate(asked["user"])]
         answers = self.advisor.advise(users, k, self._recent(asked, time), time, reasons)
         filled = answers.item != None  # noqa: E711  (elementwise)
         columns: dict[str, Sequence[Any]] = {
@@ -100,7 +101,7 @@ class Endpoint:
                 if when >= end:
                     raise DataError(f"{at}.time: wanted a time before the request ({_text(end)}), found {_text(when)}")
                 rows.append(row)
-                items.append(_user(event["item"], row))
+                items.append(_own_id(event["item"], f"{at}.item"))
                 kinds.append(KINDS.index(event["event"]))
                 times.append(when)
         return RecentEvents(np.array(rows, np.int64), items, np.array(kinds, np.int8), np.array(times, np.int64))
@@ -120,12 +121,12 @@ def _listed(events: Any, row: int) -> Sequence[Any]:
     raise DataError(f"row {row}, events: wanted a list of events, found {_short(events)}")
 
 
-def _user(value: Any, row: int) -> Any:
+def _own_id(value: Any, at: str) -> Any:
     """An own id as the shop wrote it: a table turns whole numbers beside a gap into fractions."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float | np.integer | np.floating):
-        raise DataError(f"row {row}: wanted an id, a text or a number, found {_short(value)}")
+        raise DataError(f"{at}: wanted an id, a text or a number, found {_short(value)}")
     if isinstance(value, float | np.floating):
         return int(value) if value == int(value) else str(value)
     return int(value) if isinstance(value, np.integer) else value
@@ -173,7 +174,7 @@ def _load_pyfunc(path: str) -> Endpoint:
 
 
 def describe(model: Path, folder: Path) -> None:
-    """Write into `folder`, which must not be there, the files that make the saved `model`, put beside them, one of MLflow's."""
+    """Write into `folder`, which must not be there yet, MLflow's own files for the saved `model`; they belong beside its files."""
     users, items = (pd.read_parquet(model / f"{name}.parquet", columns=["id"])["id"] for name in ("users", "items"))
     cutoff = yaml.safe_load((model / "model.yaml").read_text())["cutoff"]
     visit = [{"item": item, "event": "view", "time": cutoff} for item in items[-1:].tolist()]
@@ -197,27 +198,26 @@ def describe(model: Path, folder: Path) -> None:
         code_paths=[str(Path(recsys.__file__).parent)],
         signature=ModelSignature(inputs, outputs, params),
         input_example=(example, DEFAULTS),
-        pip_requirements=requirements(_extras(model)),
+        pip_requirements=requirements(_libraries(model)),
     )
 
 
-def _extras(model: Path) -> set[str]:
-    """The package's extras that the saved ranker needs."""
+def _libraries(model: Path) -> set[str]:
+    """What the saved ranker needs beside the package's own requirements."""
     settings = (model / "ranker" / "settings.yaml").read_text()
     return {name for name in ("catboost", "xgboost") if f"recsys.ranking.{name}." in settings}
 
 
-def requirements(extras: set[str]) -> list[str]:
-    """The package's requirements and theirs, as installed here: `name==version`, without an address."""
-    waiting, seen = [(Requirement("recsys"), extras)], set[str]()
+def requirements(libraries: Collection[str] = ()) -> list[str]:
+    """The package's requirements, the `libraries` and all that they require, as installed here: `name==version`."""
+    waiting, found = [Requirement(name) for name in ("recsys", *libraries)], dict[str, str]()
     while waiting:
-        wanted, chosen = waiting.pop()
-        for text in importlib.metadata.requires(wanted.name) or ():
-            need = Requirement(text)
-            name = canonicalize_name(need.name)
-            if need.marker is not None and not any(need.marker.evaluate({"extra": extra}) for extra in ("", *chosen)):
-                continue
-            if name not in seen:
-                seen.add(name)
-                waiting.append((need, need.extras))
-    return sorted(f"{name}=={importlib.metadata.version(name)}" for name in seen)
+        wanted = waiting.pop()
+        name = canonicalize_name(wanted.name)
+        with suppress(importlib.metadata.PackageNotFoundError):  # it runs here without
+            if name not in found:
+                found[name] = importlib.metadata.version(name)
+                for need in map(Requirement, importlib.metadata.requires(name) or ()):
+                    if need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras)):
+                        waiting.append(need)
+    return sorted(f"{name}=={version}" for name, version in found.items() if name != "recsys")
