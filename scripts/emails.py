@@ -84,9 +84,9 @@ def _next(channel: Channel, overrides: list[str]) -> str:
 
 
 def _show(console: Console, summary: mailing.Summary, order: mailing.Order) -> None:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for column, narrowest in (("customer", 8), ("subject", 20), ("first reason", 20)):
-        table.add_column(column, overflow="ellipsis", no_wrap=True, min_width=narrowest)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, expand=True)
+    for column, share in (("customer", None), ("subject", 1), ("first reason", 1)):
+        table.add_column(column, overflow="ellipsis", no_wrap=True, ratio=share, max_width=None if share else 16)
     for letter in summary.shown[:10]:
         first = letter.recommendations[0].reasons[:1] if letter.recommendations else ()
         subject = letter.email.subject if letter.email else "[dim]nothing to recommend: no e-mail[/]"

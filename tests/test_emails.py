@@ -427,6 +427,7 @@ def test_the_command_writes_documents_and_a_gallery(outputs: Path, capsys: pytes
     assert "a <run>" in page.text
     printed = capsys.readouterr().out
     assert "7 letters, 7 files" in printed
+    assert all(json.loads(path.read_text())["visitor_id"] in printed for path in documents)
     assert "delivery=sendgrid" in printed.splitlines()[-1]
     before = {path.name: path.read_bytes() for path in documents}
     assert emails.main([f"outputs={outputs}", "users=7", "block=2", "generated_at=2026-05-03T08:00:00+00:00"]) == 0
