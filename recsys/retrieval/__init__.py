@@ -15,6 +15,7 @@ from recsys.retrieval.rp3beta import RP3Beta
 from recsys.retrieval.session_knn import SessionKNN
 from recsys.retrieval.trending import Trending
 from recsys.retrieval.union import Hybrid
+from recsys.retrieval.user_knn import UserKNN
 
 __all__ = [
     "ALS",
@@ -32,4 +33,5 @@ __all__ = [
     "Retriever",
     "SessionKNN",
     "Trending",
+    "UserKNN",
 ]
