@@ -1,17 +1,21 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3.11
 BIN := .venv/bin
-STAMP := .venv/installed
+PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-install: $(STAMP)  ## .venv with the package and its test tools, at the pinned versions
+install: .venv/installed  ## .venv with the package, at the pinned versions
 
-$(STAMP): pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is wanted; say where it is: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(PIP) --editable .
+	@touch $@
+
+.venv/tools: .venv/installed
+	$(PIP) --editable '.[test]'
 	@touch $@
 
 run: install  ## the main job on the built-in synthetic shop
@@ -20,11 +24,14 @@ run: install  ## the main job on the built-in synthetic shop
 test: lint  ## lint, types and every test
 	$(BIN)/pytest -n 2 --dist loadfile
 
-test-fast: install  ## the tests that take seconds
+test-fast: .venv/tools  ## the tests that take seconds
 	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow'
 
-lint: install  ## ruff and mypy
+lint: .venv/tools  ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+notebooks: .venv/tools  ## notebooks/*.ipynb of the scripts there, to open in Jupyter
+	$(BIN)/jupytext --to ipynb notebooks/*.py
 
 ui: install  ## the MLflow UI on the default store
 	$(BIN)/python -m recsys.tracking
@@ -32,4 +39,4 @@ ui: install  ## the MLflow UI on the default store
 clean:  ## remove the environment, outputs and caches
 	rm -rf .venv outputs .cache .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install run test test-fast lint ui clean
+.PHONY: help install run test test-fast lint notebooks ui clean

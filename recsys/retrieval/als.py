@@ -73,9 +73,9 @@ class ALS(Factors):
             return
         confidence = self._confidence(row, column, weight[kept])
         matrix = sparse.csr_matrix((confidence, (row, column)), shape=(len(users), len(items)), dtype=np.float32)
-        model = self._model(self.iterations if start is None else self.warm_iterations)
-        model.item_factors = start
         with one_blas_thread():
+            model = self._model(self.iterations if start is None else self.warm_iterations)
+            model.item_factors = start
             model.fit(matrix, show_progress=False)
         self.item_factors = model.item_factors
 
@@ -87,11 +87,11 @@ class ALS(Factors):
         row, column = row[known], column[known]
         confidence = self._confidence(row, column, weight[known])
         matrix = sparse.csr_matrix((confidence, (row, column)), shape=(len(queries), len(self.item)), dtype=np.float32)
-        if self._solver is None or self._solver.item_factors is not self.item_factors:
-            # It keeps the factors' squares, which cost more than many queries.
-            self._solver = self._model(self.iterations)
-            self._solver.item_factors = self.item_factors
         with one_blas_thread():
+            if self._solver is None or self._solver.item_factors is not self.item_factors:
+                # It keeps the factors' squares, which cost more than many queries.
+                self._solver = self._model(self.iterations)
+                self._solver.item_factors = self.item_factors
             vectors: Float32 = self._solver.recalculate_user(np.arange(len(queries)), matrix)
         return vectors
 
