@@ -174,7 +174,7 @@ def _load_pyfunc(path: str) -> Endpoint:
 
 
 def describe(model: Path, folder: Path) -> None:
-    """Write into `folder`, which must not be there yet, MLflow's own files for the saved `model`; they belong beside its files."""
+    """Write MLflow's own files for the saved `model` into `folder`, which must not be there; they belong beside its files."""
     users, items = (pd.read_parquet(model / f"{name}.parquet", columns=["id"])["id"] for name in ("users", "items"))
     cutoff = yaml.safe_load((model / "model.yaml").read_text())["cutoff"]
     visit = [{"item": item, "event": "view", "time": cutoff} for item in items[-1:].tolist()]
