@@ -55,21 +55,19 @@ class Boosted(Learned):
 
     def fit(self, windows: Sequence[Examples]) -> None:
         """Learn from label windows. Raises `DataError` when no candidate of any window is relevant."""
-        whole = self.table(windows)
+        self.names = windows[0].features.names
         for name in self.monotone:
             self.column(name, "monotone")
         learn, latest = divide(windows)
-        judged = (latest.grade > 0).any() and any((window.grade > 0).any() for window in learn)
-        if not judged:
-            self.grow(whole, min(self.trees, UNJUDGED_TREES), None)
-            return
-        curve = self.grow(self.table(learn), self.trees, (ValidationNdcg(latest), latest))
-        self.curve = tuple(curve)
-        best = int(np.argmax(curve)) + 1
-        if self.refit:
-            self.grow(whole, best, None)
-        else:
-            self.cut(best)
+        best = min(self.trees, UNJUDGED_TREES)
+        if (latest.grade > 0).any() and any((window.grade > 0).any() for window in learn):
+            curve = self.grow(self.table(learn), self.trees, (ValidationNdcg(latest), latest))
+            self.curve = tuple(curve)
+            best = int(np.argmax(curve)) + 1
+            if not self.refit:
+                self.cut(best)
+                return
+        self.grow(self.table(windows), best, None)
 
     @abstractmethod
     def cut(self, trees: int) -> None:
