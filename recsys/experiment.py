@@ -27,7 +27,7 @@ from recsys.judging import TABLE, Evaluation, JudgedFold, Judgement, judge_fold,
 from recsys.ranking import Ranker
 from recsys.recommender import TwoStageRecommender
 from recsys.redaction import redact
-from recsys.report import page, plots, terminal
+from recsys.report import page, plots, run_table, terminal
 from recsys.retrieval import Retriever
 from recsys.splits import Fold, Split, Window
 from recsys.stages import Stages
@@ -43,6 +43,9 @@ KEPT = (
     "recommendations.parquet",
 )
 """Files of the run folder that are artifacts of the tracked run too."""
+
+BY_HAND = ("retriever.", "features.", "ranker.", "candidates=")
+"""How the overrides begin that tell runs of the same parts from each other."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,13 @@ def run(config: DictConfig) -> dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(redact(plain), sort_keys=False, allow_unicode=True))
     with parts.tracking.run(run_name(plain), plain, _tags()) as tracked:
+        parts.tracking.describe(run_table.ABOUT, run_table.COLUMNS)
         result = _run(parts, plain, folder, tracked, Stages(console))
     _point_latest(folder)
     console.print(f"\nOutputs  {folder}")
     if tracked.uri:
         console.print(f"MLflow   {tracked.url}", soft_wrap=True, highlight=False)
+        console.print(f"Table    {tracked.table}", soft_wrap=True, highlight=False)
         console.print(f"Compare  {ui_command(tracked.uri)}", soft_wrap=True, highlight=False)
     objective = plain["optimized_metric"]
     if objective not in result:
@@ -95,11 +100,19 @@ def run(config: DictConfig) -> dict[str, float]:
 
 
 def run_name(config: Mapping[str, Any]) -> str:
-    """A name for people: what was composed, and on which data."""
-    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    """A name for people: what was composed, on which data, and what was set of the two stages by hand."""
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    chosen = hydra.runtime.choices if hydra else {}
     names = [str(chosen.get(group) or config[group]["_target_"].rpartition(".")[2]) for group in ("retriever", "ranker")]
     features = chosen.get("features")
-    return " · ".join([*names, *([str(features)] if features else []), str(chosen.get("dataset") or "dataset")])
+    if features:
+        names.append(str(features))
+    names.append(str(chosen.get("dataset") or "dataset"))
+    set_by_hand = [text for text in (hydra.overrides.task if hydra else []) if text.startswith(BY_HAND)]
+    names += [text.removeprefix("retriever.").removeprefix("features.").removeprefix("ranker.") for text in set_by_hand]
+    if config.get("drop"):
+        names.append(f"without {config['drop']}")
+    return " · ".join(names)
 
 
 def _run(parts: Parts, config: Mapping[str, Any], folder: Path, tracked: Run, stages: Stages) -> dict[str, float]:
@@ -151,8 +164,9 @@ def _run(parts: Parts, config: Mapping[str, Any], folder: Path, tracked: Run, st
     draft.rename(folder / "metrics.json")
     page.write(runs.RunFolder(folder))
 
-    tracked.metrics(result)
+    tracked.metrics(run_table.headline(result, config["optimized_metric"]))
     tracked.tag("verdict", judgement.verdict.text)
+    tracked.describe(judgement.verdict.text)
     tracked.curve("candidates/recall_at_k", depths, [each.value for each in recall])
     tracked.figure(plots.recall_curve(depths, recall, config["candidates"]), "recall_curve.png")
     if curve:

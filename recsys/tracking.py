@@ -41,6 +41,12 @@ if TYPE_CHECKING:
 PARENT_RUN = "RECSYS_PARENT_RUN"
 """Environment variable that tells the jobs of a multirun, in whatever process, the id of their parent run."""
 
+DESCRIPTION = "mlflow.note.content"
+"""Tag whose text the UI shows as the description of a run or an experiment."""
+
+VIEW = "recsys"
+"""Name of the UI's view that shows the columns of `Tracker.describe`."""
+
 NAME_LENGTH, PARAM_LENGTH, TAG_LENGTH, PARAMS_PER_BATCH, METRICS_PER_BATCH = 250, 6000, 8000, 100, 1000
 """MLflow's limits."""
 
@@ -57,6 +63,8 @@ class Run:
     """Absolute URI of the store."""
     url: str = ""
     """The run's page in the UI: on the server, or where `ui_command` starts one."""
+    table: str = ""
+    """The page with the table of runs."""
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Record metrics. `ndcg@10` becomes `ndcg_at_10`; a value that is not finite is left out."""
@@ -69,6 +77,9 @@ class Run:
 
     def dataset(self, dataset: "Dataset") -> None:
         """Record the run's input: name, fingerprint, source and summary. Name and fingerprint become tags as well."""
+
+    def describe(self, text: str) -> None:
+        """Say in Markdown what came of the run."""
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Keep a copy of a file, in `folder` of the run's artifacts. Nothing inside is redacted."""
@@ -104,6 +115,12 @@ class Tracker(Component):
         `parent` is the id of the run that this one is a job of, by default what the environment says (`PARENT_RUN`).
         """
         yield Run()
+
+    def describe(self, text: str, columns: Sequence[str]) -> None:
+        """Say in Markdown what the runs are, and which metrics their table shows; the first is what it is sorted by.
+
+        What somebody has said already stays.
+        """
 
     def start_parent(self, name: str, tags: Mapping[str, object] | None = None) -> str:
         """Start the parent of all runs of this process and its workers until `end_parent`; gives its id."""
@@ -167,6 +184,22 @@ class Mlflow(Tracker):
             raise
         run.end("FINISHED")
 
+    def describe(self, text: str, columns: Sequence[str]) -> None:
+        """See `Tracker.describe`. The table is a view of the UI that the description links to."""
+        client, experiment = self._opened
+        shown = [f"metrics.`{valid_name(name)}`" for name in columns]
+        view = {"selectedColumns": ["attributes.`Created`", *shown], "orderByKey": shown[0], "orderByAsc": False}
+        tags = {
+            DESCRIPTION: f"[Open the table with its columns]({_table(experiment)})\n\n{text}",
+            "mlflow.experimentKind": "custom_model_development",
+            "mlflow.experiment.primaryMetric.name": valid_name(columns[0]),
+            f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
+        }
+        there = client.get_experiment(experiment).tags
+        for name, value in tags.items():
+            if name not in there:
+                client.set_experiment_tag(experiment, name, value)
+
     def start_parent(self, name: str, tags: Mapping[str, object] | None = None) -> str:
         """See `Tracker.start_parent`."""
         run = self._start(name, tags or {}, known_secrets({}))
@@ -228,7 +261,7 @@ class Mlflow(Tracker):
             **_tags({**self.tags, **tags}, secrets),
         }
         client, experiment = self._opened
-        run = client.create_run(experiment, run_name=hide(name, secrets), tags=all_tags)
+        run = client.create_run(experiment, run_name=_cut(hide(name, secrets), NAME_LENGTH), tags=all_tags)
         return _MlflowRun(client, self, run.info, secrets)
 
     @cached_property
@@ -266,6 +299,7 @@ class _MlflowRun(Run):
         self.id, self.uri = info.run_id, tracker.store
         server = hide(self.uri) if self.uri.startswith("http") else "http://127.0.0.1:5000"
         self.url = f"{server}/#/experiments/{info.experiment_id}/runs/{self.id}"
+        self.table = f"{server}/{_table(info.experiment_id)}"
 
     def config(self, config: Mapping[str, Any]) -> None:
         """Record the config: flattened as parameters, whole as `config.yaml`."""
@@ -304,6 +338,9 @@ class _MlflowRun(Run):
         self.client.log_inputs(self.id, [new.DatasetInput(entity, [new.InputTag("mlflow.data.context", "training")])])
         self.tag("dataset", dataset.name)
         self.tag("dataset_fingerprint", dataset.fingerprint)
+
+    def describe(self, text: str) -> None:
+        self.tag(DESCRIPTION, text)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         self.client.log_artifact(self.id, str(path), folder)
@@ -350,6 +387,10 @@ class _MlflowRun(Run):
             self.text("".join(traceback.format_exception(error)), "error.txt")
         except Exception as trouble:
             log.warning("run %s could not be marked as failed: %s", self.id, hide(_one_line(trouble), self.secrets))
+
+
+def _table(experiment: str) -> str:
+    return f"#/experiments/{experiment}/runs?viewStateShareKey={VIEW}"
 
 
 def valid_name(name: str) -> str:

@@ -110,8 +110,18 @@ def test_mlflow_holds_the_run(run: tuple[Path, object], client: mlflow.MlflowCli
     folder, _ = run
     kept = only_run(client)
     assert kept.info.status == "FINISHED"
-    for name, value in untimed(folder).items():
-        assert kept.data.metrics[name] == pytest.approx(value)
+    values, shown = untimed(folder), {n: v for n, v in kept.data.metrics.items() if not n.startswith("seconds/")}
+    assert {*(f"{system}/{name}_at_10" for system in SYSTEMS for name in ("ndcg", "hit_rate")), "queries/count"} <= set(shown)
+    curves = {"candidates/recall_at_k": 0.0, "ranker/validation_ndcg_at_10": 0.0}
+    assert {name: values[name] for name in shown if name not in curves} == pytest.approx(
+        {name: value for name, value in shown.items() if name not in curves}
+    )
+    assert len(shown) < 120 < len(values), "the run table shows the headline, metrics.json everything"
+    assert kept.info.run_name == "als · lambdarank · base · synthetic · factors=8 · iterations=3"
+    assert kept.data.tags["mlflow.note.content"] == kept.data.tags["verdict"]
+    about = client.get_experiment_by_name("recsys").tags["mlflow.note.content"]
+    assert "two_stage/ndcg_at_10" in about
+    assert str(ROOT) not in about
     assert kept.data.params["retriever.factors"] == "8"
     assert kept.inputs.dataset_inputs[0].dataset.digest == kept.data.tags["dataset_fingerprint"]
     curve = client.get_metric_history(kept.info.run_id, "candidates/recall_at_k")
