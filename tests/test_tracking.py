@@ -18,6 +18,10 @@ from recsys.component import construct
 from recsys.datasets.base import Dataset, Funnel
 from recsys.errors import ConfigError
 from recsys.events import EventLog
+from recsys.features import FeatureSet
+from recsys.ranking import RetrievalOrder
+from recsys.recommender import TwoStageRecommender
+from recsys.retrieval import History
 from recsys.tracking import (
     PARENT_RUN,
     Mlflow,
@@ -265,6 +269,9 @@ def test_the_dataset_is_an_input_with_its_fingerprint(tracker, client, source, k
 def test_files_folders_figures_and_the_model_are_kept(tracker, client, tmp_path):
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "a.txt").write_text("a")
+    dataset = made_dataset()
+    recommender = TwoStageRecommender(History(), FeatureSet(families=[], definitions={}), RetrievalOrder())
+    recommender.fit(dataset.log, dataset.catalogue, 4).save(tmp_path / "model")
     for log_model in (True, False):
         with Mlflow(uri=tracker.uri, log_model=log_model).run("files", {}) as run:
             run.artifact(tmp_path / "saved" / "a.txt", "queries")
@@ -272,13 +279,15 @@ def test_files_folders_figures_and_the_model_are_kept(tracker, client, tmp_path)
             run.figure(Figure(), "plots/importance")
             run.json({"a": [1]}, "summary.json")
             run.text("text", "note.txt")
-            run.model(tmp_path / "saved")
+            run.model(tmp_path / "model")
         root = Path(client.download_artifacts(run.id, ""))
-        kept = {str(path.relative_to(root)) for path in root.rglob("*.*")}
-        model = {"model/a.txt"} if log_model else set()
-        assert (
-            kept == {"config.yaml", "queries/a.txt", "report/a.txt", "plots/importance.png", "summary.json", "note.txt"} | model
-        )
+        kept = {str(path.relative_to(root)) for path in root.rglob("*.*") if path.is_file()}
+        model = {name for name in kept if name.startswith("model/")}
+        assert kept - model == {
+            *("config.yaml", "queries/a.txt", "report/a.txt"),
+            *("plots/importance.png", "summary.json", "note.txt"),
+        }
+        assert ({"model/model.yaml", "model/requirements.txt"} <= model) if log_model else not model
 
 
 def test_a_run_is_named_by_the_job_unless_the_settings_do(tracker, client):
