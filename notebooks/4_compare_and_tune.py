@@ -174,7 +174,7 @@ plt.show()
 
 # %% [markdown]
 # The parent run keeps the winner as a command, and what it came to on the test window beside the defaults. With so few trials
-# the defaults often win, and the sweep says so.
+# the defaults often win, and the sweep says so. To run the command, add the `--config-dir` of the commands above.
 
 # %%
 print(parent.data.tags["best"], parent.data.tags["test"], sep="\n\n")
