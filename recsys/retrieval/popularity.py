@@ -49,10 +49,12 @@ class Popularity(Retriever):
         items = np.full((len(queries), k), -1, dtype=np.int32)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         excluded = self.excluded(queries)
-        place_of = np.full(int(max(queries.item.max(initial=-1), self.item.max(initial=-1))) + 1, -1, dtype=np.int64)
-        place_of[self.item] = np.arange(len(self.item))
-        row, place = (excluded >> 32), place_of[excluded & 0xFFFFFFFF]
-        row, place = row[place >= 0], place[place >= 0]
+        row, place = excluded >> 32, np.empty(0, dtype=np.int64)
+        if len(excluded):
+            place_of = np.full(int(max(queries.item.max(), self.item.max(initial=-1))) + 1, -1, dtype=np.int64)
+            place_of[self.item] = np.arange(len(self.item))
+            place = place_of[excluded & 0xFFFFFFFF]
+            row, place = row[place >= 0], place[place >= 0]
         indptr = ragged.from_sorted(row, len(queries))
         for start in range(0, len(queries), BLOCK):
             stop = min(start + BLOCK, len(queries))

@@ -83,6 +83,7 @@ class SessionKNN(Retriever):
         self.sessions, self.held = SparseRows.empty(), SparseRows.empty()
         self.place, self.held_place = np.empty((2, 0), dtype=np.int32)
         self.user, self.scale = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
+        self.gain = np.empty(0, dtype=np.float32)
         self.n_items = 0
 
     def fit(self, log: EventLog, catalogue: Catalogue) -> None:
@@ -122,11 +123,13 @@ class SessionKNN(Retriever):
         self._hold()
 
     def _hold(self) -> None:
-        """The sessions that hold each item, newest first."""
+        """The sessions that hold each item, newest first, and what its rarity is worth."""
         by_item = np.argsort(self.sessions.item, kind="stable")
         held_by, place = ragged.row_numbers(self.sessions.indptr)[by_item], self.place[by_item]
         self.held = SparseRows.from_sorted(self.sessions.item[by_item], held_by, np.empty(0, np.float32), self.n_items)
         self.held_place = place
+        idf = np.log(max(len(self.sessions), 1) / np.maximum(np.diff(self.held.indptr), 1))
+        self.gain = (1 + self.idf_weight * idf).astype(np.float32)
 
     def retrieve(self, queries: Queries, k: int) -> Ranking:
         """The items of the nearest sessions, and reminders."""
@@ -134,8 +137,6 @@ class SessionKNN(Retriever):
 
         query, match, own = self._session(queries)
         gone = banned(self, queries) or SparseRows.empty(len(queries))
-        idf = np.log(max(len(self.sessions), 1) / np.maximum(np.diff(self.held.indptr), 1))
-        gain = (1 + self.idf_weight * idf).astype(np.float32)
         rate = 0.0 if self.distance_scale is None else 1 / self.distance_scale
         distance_weight = np.exp(-rate * np.arange(MOST_PLACES)).astype(np.float32)
         items = np.full((len(queries), k), -1, dtype=np.int32)
@@ -146,7 +147,7 @@ class SessionKNN(Retriever):
                 first, stop, query.indptr, query.item, query.weight, match, queries.user, own.indptr, own.item, own.weight,
                 self.sessions.indptr, self.sessions.item, self.place, self.sessions.weight, self.scale, self.user,
                 self.held.indptr, self.held.item, self.held_place, self.sample_size, self.k, self.boost,
-                distance_weight, gain, gone.indptr, gone.item, items, scores,
+                distance_weight, self.gain, gone.indptr, gone.item, items, scores,
             )  # fmt: skip
 
         over_rows(work, len(queries))

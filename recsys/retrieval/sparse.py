@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -59,13 +60,18 @@ class SparseRows:
     def __len__(self) -> int:
         return len(self.indptr) - 1
 
+    @cached_property
+    def width(self) -> int:
+        """One more than the highest item number."""
+        return int(self.item.max(initial=-1)) + 1
+
     def matrix(self, width: int) -> sparse.csr_matrix:
         """As a scipy matrix of so many columns."""
         return sparse.csr_matrix((self.weight, self.item, self.indptr), shape=(len(self), width))
 
     def plus(self, other: "SparseRows", factor: float) -> "SparseRows":
         """`self + factor · other`."""
-        width = int(max(self.item.max(initial=-1), other.item.max(initial=-1))) + 1
+        width = max(self.width, other.width)
         return SparseRows.from_matrix(self.matrix(width) + factor * other.matrix(width))
 
     def pruned(self, k: int) -> "SparseRows":
@@ -92,7 +98,7 @@ class SparseRows:
         items = np.full((len(self), k), -1, dtype=np.int32)
         scores = np.full((len(self), k), -np.inf, dtype=np.float32)
         gone = banned or SparseRows.empty(len(self))
-        width = max(int(matrix.item.max(initial=-1)) + 1, len(matrix) if own else 0)
+        width = max(matrix.width, len(matrix) if own else 0)
         query, target = (self.indptr, self.item, self.weight), (matrix.indptr, matrix.item, matrix.weight)
 
         def work(first: int, stop: int) -> None:
