@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import random
+import runpy
 import signal
 import sqlite3
 import time
@@ -282,6 +283,22 @@ def test_an_address_is_not_in_the_ledger(ledger):
 def test_two_senders_cannot_work_on_one_ledger(ledger):
     with Ledger(ledger), pytest.raises(ConfigError, match="another sender is at work"):
         Ledger(ledger)
+
+
+def test_the_ledger_lists_what_is_uncertain_and_a_person_settles_it(ledger, capsys):
+    main = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "ledger.py"))["main"]
+    with Ledger(ledger) as book:
+        for batch, user in (("one", "a"), ("two", "b")):
+            book.claim("spring", batch, [(letter_key("spring", f"{user}@b.de"), user)])
+    assert main([str(ledger)]) == 0
+    assert "spring  1 customers: a" in capsys.readouterr().out
+    main([str(ledger), "--batch", "one", "--taken", "yes"])
+    main([str(ledger), "--batch", "two", "--taken", "no"])
+    with Ledger(ledger) as book:
+        assert list(book.states("spring").values()) == ["sent"]
+    with pytest.raises(SystemExit) as ended:
+        main([str(ledger), "--batch", "three", "--taken", "no"])
+    assert ended.value.code == 2
 
 
 def test_a_batch_is_claimed_whole_or_not_at_all(ledger):

@@ -8,6 +8,7 @@ service's own log says whether it was taken. What the log does not tell is left 
 import os
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,7 @@ class Report:
     sent_before: int = 0
     waiting: int = 0
     refused: dict[str, str] = field(default_factory=dict)
-    left_out: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     uncertain: list[Claim] = field(default_factory=list)
     stopped: str | None = None
 
@@ -81,10 +82,12 @@ def send(
         service.timeout,
     )
     selection = service.select(letters)
-    keys = {letter_key(mailing, one.address): one for one in selection.posted if not one.address.lower().endswith(".invalid")}
-    report = Report(left_out=dict(selection.left_out))
-    if stand_ins := [one.letter.recipient.user for one in selection.posted if one.address.lower().endswith(".invalid")]:
-        report.left_out["a stand-in for an address"] = stand_ins
+    report, keys = Report(left_out=selection.left_out), {}
+    for one in selection.posted:
+        if one.address.lower().endswith(".invalid"):
+            report.left_out["a stand-in for an address"].append(one.letter.recipient.user)
+        else:
+            keys[letter_key(mailing, one.address)] = one
     with Ledger(ledger) as book:
         before = book.states(mailing)
         under_way = Mailing(mailing, http, book, tell)
