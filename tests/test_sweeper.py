@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import mlflow
@@ -23,6 +24,7 @@ SWEEP = (
     "sweep/pruner=none",
     "retriever.window_days=choice(-1,-2,7,30)",
 )
+WRONG_SPACE = "sweep/space/mine: recsys.ranking.LambdaRank has no option 'leafs'. Did you mean 'leaves'"
 
 
 def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -75,7 +77,7 @@ def test_a_failed_trial_is_kept_with_its_error_and_does_not_end_the_sweep(studie
 
 def test_a_trial_reports_each_fold_and_its_value_is_their_mean(studies):
     for trial in studies["ranking"].trials:
-        assert list(trial.intermediate_values) == [0, 1]
+        assert list(trial.intermediate_values) == [1, 2]
         assert trial.value == pytest.approx(sum(trial.intermediate_values.values()) / 2)
 
 
@@ -118,7 +120,13 @@ def test_a_study_is_a_run_and_its_trials_are_its_children(home, studies):
     children = [run for run in runs if run is not parent]
     assert parent.info.status == "FINISHED"
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
-    assert len(children) == 5 + 5 + 2 - sum(trial.state == TrialState.FAIL for trial in studies["retrieval"].trials)
+    assert len(children) == 5 + 5 + 2
+    failed = [run for run in children if run.info.status == "FAILED"]
+    assert len(failed) == sum(trial.state == TrialState.FAIL for trial in studies["retrieval"].trials)
+    for run in failed:
+        assert run.data.tags["state"] == "FAIL"
+        assert run.data.tags["error"].startswith("ConfigError: retriever.window_days")
+        assert float(run.data.params["retriever.window_days"]) < 0
     assert parent.data.metrics["best/two_stage/ndcg_at_10"] == pytest.approx(studies["ranking"].best_value)
     ranking = [run for run in children if run.data.tags.get("study", "").endswith("/ranking")]
     for run in ranking:
@@ -127,6 +135,7 @@ def test_a_study_is_a_run_and_its_trials_are_its_children(home, studies):
         assert {each.step: each.value for each in steps} == pytest.approx(trial.intermediate_values)
         assert run.data.params["ranker.leaves"] == str(trial.params["ranker[lambdarank].leaves"])
         assert run.data.tags["state"] == "COMPLETE"
+        assert run.data.metrics["seconds/trial"] > run.data.metrics["seconds/ranker"] > 0
     kept = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
     assert {"best.yaml", "best.txt", "ranking"} <= kept
     plots = {Path(artifact.path).stem for artifact in client.list_artifacts(parent.info.run_id, "ranking")}
@@ -144,20 +153,49 @@ def test_the_same_command_again_joins_the_study_and_runs_nothing_twice(home, stu
 
 def test_several_objectives_give_a_front(home):
     name = "sweep.study=front"
-    options = ("sweep=joint", "sweep.trials=3", "sweep.folds=1", "sweep/sampler=nsga2", name, "tracking=none")
-    done = train(home, "-m", *TINY, *options, "sweep.objectives=[ndcg_at_10,latency_ms]")
+    options = ("sweep=joint", "sweep.trials=4", "sweep.folds=1", "sweep/sampler=nsga2", name, "tracking=none")
+    done = train(home, "-m", *TINY, *options, "sweep.objectives=[ndcg_at_10,long_tail_at_10,latency_ms]")
     assert done.returncode == 0, done.stderr
     study = optuna.load_study(study_name="front", storage=f"sqlite:///{home / 'optuna.db'}")
-    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
-    assert study.user_attrs["objectives"] == ["two_stage/ndcg_at_10", "latency_ms"]
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MAXIMIZE", "MINIMIZE"]
+    objectives = ["two_stage/ndcg_at_10", "beyond/two_stage/long_tail", "latency_ms"]
+    assert study.user_attrs["objectives"] == objectives
+    for trial in study.get_trials(states=(TrialState.COMPLETE,)):
+        assert 0 <= trial.values[1] <= 1
+        assert trial.values[2] > 0
     assert done.stdout.count("two_stage/ndcg_at_10 ") >= len(study.best_trials)
+    found = study.user_attrs["test"]
+    assert [row["metric"] for row in found["rows"]] == objectives[:2]
+    for row in found["rows"]:
+        for which in ("defaults", "tuned"):
+            assert row[which] == pytest.approx(json.loads((Path(found[which]) / "metrics.json").read_text())[row["metric"]])
+
+
+def test_trials_run_beside_each_other_with_the_joblib_launcher(home):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    options = ("sweep=ranking", "sweep.trials=5", "sweep.folds=2", "sweep.study=beside", "ranker.trees=60")
+    done = train(home, "-m", *TINY, *options, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert done.returncode == 0, done.stderr
+    study = optuna.load_study(study_name="beside", storage=f"sqlite:///{home / 'optuna.db'}")
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 5
+    assert "defaults" in study.trials[0].user_attrs
+    spans = sorted((trial.datetime_start, trial.datetime_complete) for trial in study.trials)
+    assert any(following[0] < earlier[1] for earlier, following in pairwise(spans))
+    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    runs = client.search_runs(["1"], "tags.study = 'beside'", max_results=100)
+    parents = {run.data.tags.get("mlflow.parentRunId") for run in runs if "trial" in run.data.tags}
+    assert parents == {study.user_attrs["parent_run"]}
+    assert "test" in study.user_attrs
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (("sweep=ranking", "sweep.objectives=[two_stage/ndcg_at_11]"), "a trial of ranking logs no 'two_stage/ndcg_at_11'"),
-        (("sweep=ranking", "sweep.directions=[upwards]"), "wanted maximize or minimize, found 'upwards'"),
+        (("sweep=ranking", "sweep.directions=upwards"), "sweep.directions.0: Input should be 'maximize' or 'minimize'"),
+        (("sweep=ranking", "sweep.directions=[maximize,minimize]"), "sweep.directions: wanted one for each of 1 objectives"),
+        (("sweep=ranking", "sweep.trials=0"), "sweep.trials: Input should be greater than 0, found 0"),
+        (("sweep=ranking", "+sweep.space.mine={_target_: recsys.ranking.LambdaRank, leafs: 'choice(1,2)'}"), WRONG_SPACE),
         (("sweep=ranking", "ranker.leafs=choice(1,2)"), "ranker.leafs: there is no such key"),
         (("sweep=ranking", "sweep.folds=40"), "40 validation windows"),
     ],

@@ -1,12 +1,18 @@
 """Hydra's sweep syntax, and what a trial may choose."""
 
+from pathlib import Path
+
 import optuna
 import pytest
 import yaml
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from recsys.errors import ConfigError
 from recsys.tuning import results, space, syntax
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 @pytest.mark.parametrize(
@@ -38,11 +44,32 @@ def test_each_form_becomes_the_distribution_that_it_says(written, drawn):
     assert syntax.distribution("x", written) == drawn
 
 
-def test_the_example_of_hydras_own_documentation_gives_the_same_space():
-    params = {"x": "range(-5.5, 5.5, step=0.5)", "y": "choice(-5, 0, 5)"}
-    expected = {"x": FloatDistribution(-5.5, 5.5, step=0.5), "y": CategoricalDistribution([-5, 0, 5])}
-    assert syntax.parse(syntax.arguments(params)) == ([], expected)
-    assert syntax.parse([f"{key}={value}" for key, value in params.items()]) == ([], expected)
+@pytest.mark.parametrize(
+    ("params", "drawn"),
+    [
+        (
+            {"x": "range(-5.5, 5.5, step=0.5)", "y": "choice(-5, 0, 5)"},
+            {"x": FloatDistribution(-5.5, 5.5, step=0.5), "y": CategoricalDistribution([-5, 0, 5])},
+        ),
+        (
+            {"x": "range(0, 5, step=0.5)", "y": "range(0, 3, step=0.5)"},
+            {"x": FloatDistribution(0, 5, step=0.5), "y": FloatDistribution(0, 3, step=0.5)},
+        ),
+        ({"x": "choice(0, 1, 2)", "y": 0}, {"x": CategoricalDistribution([0, 1, 2])}),
+    ],
+)
+def test_the_examples_of_hydras_own_documentation_give_the_same_spaces(params, drawn):
+    """One objective, two, and the command line of https://hydra.cc/docs/plugins/optuna_sweeper."""
+    assert syntax.parse(syntax.arguments(params))[1] == drawn
+    assert syntax.parse([f"{key}={value}" for key, value in params.items()])[1] == drawn
+
+
+def test_glob_draws_the_members_of_a_group():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+    _, drawn = syntax.parse(["retriever=glob([a*,bp*])", "ranker=glob(*,exclude=[blend,none])"], loader)
+    assert drawn["retriever"] == CategoricalDistribution(["als", "bpr"])
+    assert set(drawn["ranker"].choices) == {path.stem for path in (CONF / "ranker").glob("*.yaml")} - {"blend", "none"}
 
 
 def test_fixed_overrides_pass_and_the_command_line_replaces_yaml():

@@ -11,15 +11,21 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import mlflow
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from recsys.errors import ConfigError
-from recsys.tuning.study import DEFAULTS, ERROR, SharedStudy, open_storage
+from recsys.tuning.study import CONTENT, DEFAULTS, ERROR, SharedStudy, open_storage
 
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+ROOT = Path(__file__).resolve().parent.parent
 HEARTBEAT, GRACE = 1, 3
 WORKER = """
 import sys, time
@@ -59,7 +65,7 @@ def postgresql():
     if importlib.util.find_spec("psycopg2") is None:
         pytest.skip("psycopg2, which talks to PostgreSQL, is not installed")
     found = [shutil.which("pg_ctl"), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")), reverse=True)]
-    control = next((path for path in reversed(found) if path), None)
+    control = next((path for path in found if path), None)
     if control is None:
         pytest.skip("PostgreSQL is not installed: no pg_ctl")
     become: list[str] = []
@@ -91,16 +97,13 @@ def postgresql():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "journal"])
 def url(request, tmp_path):
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'study.db'}"
-    return request.getfixturevalue("postgresql")
-
-
-@pytest.fixture(autouse=True)
-def fresh(url):
-    yield
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql")
+    else:
+        url = {"sqlite": f"sqlite:///{tmp_path / 'study.db'}", "journal": str(tmp_path / "study.log")}[request.param]
+    yield url
     storage = open_storage(url, HEARTBEAT, GRACE, 3)
     for study in storage.get_all_studies():
         storage.delete_study(study._study_id)
@@ -182,11 +185,104 @@ def test_a_study_about_something_else_is_not_joined(url):
     opened(url, 1)
     with pytest.raises(ConfigError, match="'shop' is there already, to maximize x"):
         SharedStudy.open(open_storage(url, HEARTBEAT, GRACE, 3), "shop", 1, ["y"], ["maximize"])
+    with pytest.raises(ConfigError, match="'shop' is there already, about another config, data or validation windows"):
+        SharedStudy.open(open_storage(url, HEARTBEAT, GRACE, 3), "shop", 1, ["x"], ["maximize"], "another shop")
 
 
 def test_a_storage_that_cannot_be_opened_is_told_in_one_line_without_its_password():
-    for url in ("nosuchdatabase://me:secret@somewhere/x", "sqlite:////no/such/folder/study.db"):
+    for url in ("nosuchdatabase://me:secret@somewhere/x", "sqlite:////no/such/folder/study.db", "/no/such/folder/study.log"):
         with pytest.raises(ConfigError, match=r"sweep\.storage: cannot open") as error:
             open_storage(url, HEARTBEAT, GRACE, 3)
         assert "secret" not in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def train(home: Path, *arguments: str) -> subprocess.Popen:
+    environment = {**os.environ, "RECSYS_HOME": str(home), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    shop = ("dataset=synthetic", "dataset.scale=0.01", "features=base", "split.horizon=14d", "split.label_cutoffs=2")
+    stages = ("retriever=popularity", "ranker=lambdarank", "ranker.trees=400", "ranker.early_stopping=400", "ranker.threads=1")
+    sweep = ("sweep=ranking", "sweep.folds=2", "sweep.heartbeat=1", "sweep.grace=6", "sweep/pruner=none", "sweep.study=shop")
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *shop, *stages, *sweep, f"outputs={home / 'outputs'}", *arguments]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=home,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
+    )
+
+
+def seen(url: str, wanted: Callable[[Counter], bool], *workers: subprocess.Popen) -> None:
+    """Wait until the counts of the study's trials by state are as wanted."""
+    storage, end = open_storage(url, HEARTBEAT, GRACE, 3), time.monotonic() + 240
+    while time.monotonic() < end:
+        with suppress(KeyError):  # no study yet
+            trials = storage.get_all_trials(storage.get_study_id_from_name("shop"), deepcopy=False)
+            if wanted(Counter(trial.state.name for trial in trials)):
+                return
+        assert all(worker.poll() is None for worker in workers), [worker.communicate() for worker in workers]
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+@pytest.mark.slow
+def test_of_two_sweeps_one_is_killed_in_mid_trial_and_no_trial_is_lost_or_run_twice(url, tmp_path):
+    total = 8
+    options = (f"sweep.storage={url}", f"sweep.trials={total}", "tracking=none")
+    victim, other = (train(tmp_path, *options) for _ in range(2))
+    seen(url, lambda states: states["RUNNING"] == 2 and states["COMPLETE"] > 0, victim, other)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.communicate()
+    told, trouble = other.communicate(timeout=300)
+    assert other.returncode == 0, trouble
+    shared = SharedStudy.open(
+        open_storage(url, HEARTBEAT, GRACE, 3), "shop", total, ["two_stage/ndcg_at_10"], ["maximize"], content_of("shop", url)
+    )
+    everything, places = shared.study.get_trials(), shared.own()
+    assert [trial.state for trial in places[:total]] == [TrialState.COMPLETE] * total
+    assert len([trial for trial in everything if trial.state == TrialState.COMPLETE]) == total
+    (lost,) = [trial for trial in everything if trial.state == TrialState.FAIL]
+    (copy,) = [trial for trial in places if trial.system_attrs.get("failed_trial") == lost.number]
+    assert copy.params.items() >= lost.params.items()
+    assert len({tuple(trial.params.values()) for trial in places[:total]}) == total
+    assert "Test window" in told
+    assert len(shared.study.user_attrs["test"]["rows"]) == 1
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_ends_with_its_summary_and_goes_on_where_it_stopped(tmp_path):
+    url, total = f"sqlite:///{tmp_path / 'optuna.db'}", 4
+    options = (f"sweep.trials={total}", "tracking=mlflow")
+    first = train(tmp_path, *options)
+    seen(url, lambda states: states["RUNNING"] == 1 and states["COMPLETE"] == 2, first)
+    os.killpg(first.pid, signal.SIGINT)
+    told, trouble = first.communicate(timeout=60)
+    assert first.returncode == 130
+    assert trouble.strip().endswith("interrupted")
+    assert "Traceback" not in trouble
+    assert "shop: 2 complete" in told
+    assert "Best     python train.py dataset=synthetic" in told
+    study = optuna.load_study(study_name="shop", storage=url)
+    before = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    (stopped,) = [trial for trial in study.trials if trial.state == TrialState.FAIL]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert client.get_run(study.user_attrs["parent_run"]).info.status == "KILLED"
+
+    again = train(tmp_path, *options)
+    told, trouble = again.communicate(timeout=300)
+    assert again.returncode == 0, trouble
+    complete = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    assert len(complete) == total
+    assert complete[:2] == before
+    (copy,) = [trial for trial in complete if trial.system_attrs.get("failed_trial") == stopped.number]
+    assert copy.params.items() >= stopped.params.items()
+    assert told.count("\nranking ") == total - 2
+    assert client.get_run(study.user_attrs["parent_run"]).info.status == "FINISHED"
+
+
+def content_of(name: str, url: str) -> str:
+    """The hash that the study was made with."""
+    return optuna.load_study(study_name=name, storage=open_storage(url, HEARTBEAT, GRACE, 3)).user_attrs[CONTENT]

@@ -1,11 +1,13 @@
 """What a sweep found: progress, the winner as an override line and a config file, plots, the test window."""
 
+import math
 import shlex
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,9 +21,10 @@ from optuna.visualization import matplotlib as visual
 from rich.console import Console
 
 from recsys.evaluation.statistics import paired
+from recsys.runs import RunFolder
 from recsys.tracking import Run
 from recsys.tuning.space import override_key
-from recsys.tuning.study import DEFAULTS, SharedStudy
+from recsys.tuning.study import DEFAULTS, RANKER_SECONDS, SharedStudy
 from recsys.tuning.syntax import encoded, value
 
 TEST = "test"
@@ -44,12 +47,15 @@ class Row:
     @property
     def verdict(self) -> str:
         """In words, and no more than the interval allows."""
+        if math.isnan(self.low):
+            return "no interval, it has no value a query"
         if self.low > 0:
             return "the tuned one is better"
         return "the tuned one is worse" if self.high < 0 else "no difference can be shown"
 
     def __str__(self) -> str:
-        change = f"{self.tuned - self.defaults:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+        interval = "" if math.isnan(self.low) else f" [{self.low:+.4f}, {self.high:+.4f}]"
+        change = f"{self.tuned - self.defaults:+.4f}{interval}"
         return f"{self.metric}: defaults {self.defaults:.4f}, tuned {self.tuned:.4f}, {change}: {self.verdict}"
 
 
@@ -69,12 +75,17 @@ class Result:
 
 
 def compare(defaults: Path, tuned: Path, metrics: Sequence[str]) -> Result:
-    """Compare two runs' folders query by query (see `statistics.paired`)."""
+    """Compare two runs' folders query by query (see `statistics.paired`), by their figures what has no value a query."""
+    figures = [RunFolder(folder).metrics for folder in (defaults, tuned)]
     first, second = (pd.read_parquet(folder / "per_query.parquet") for folder in (defaults, tuned))
     keys = [name for name in ("fold", "user") if name in first]
     both = first.merge(second, on=keys, validate="one_to_one", suffixes=(" a", " b"))
     rows = []
     for metric in metrics:
+        if f"{metric} a" not in both:
+            if all(metric in each for each in figures):
+                rows.append(Row(metric, figures[0][metric], figures[1][metric], math.nan, math.nan, math.nan))
+            continue
         a, b = both[f"{metric} a"].to_numpy(float), both[f"{metric} b"].to_numpy(float)
         found = paired(a, b, both["user"].to_numpy())
         change = found.difference
@@ -192,6 +203,17 @@ def tell_test(console: Console, found: Result, parent: Run) -> None:
         console.print(f"  {row}", markup=False, highlight=False, soft_wrap=True)
         parent.metrics({f"test/{name}/{row.metric}": getattr(row, name) for name in ("defaults", "tuned", "low", "high")})
         parent.tag("test", str(row))
+
+
+def overhead(study: optuna.Study) -> float:
+    """Time of a trial over that of fitting and scoring its ranker alone: the median of the trials after that of the defaults.
+
+    NaN before there is one. Meant for `sweep=ranking`, where the first trial fills the cache.
+    """
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get(RANKER_SECONDS)]
+    later = [trial for trial in trials if DEFAULTS not in trial.user_attrs and trial.duration is not None]
+    ratios = [trial.duration.total_seconds() / trial.user_attrs[RANKER_SECONDS] for trial in later if trial.duration]
+    return median(ratios) if ratios else math.nan
 
 
 def figures(study: optuna.Study, objectives: Sequence[str]) -> dict[str, Figure]:

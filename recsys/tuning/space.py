@@ -113,16 +113,16 @@ class SearchSpace:
     def _walk(self, choose: Choose) -> Iterator[tuple[str, str]]:
         """Choose groups first, then other keys, then for each component that is there; gives names and overrides."""
         chosen: list[str] = []
+        config = self.compose(self.fixed)
         for key, distribution in sorted(self.keys.items(), key=lambda pair: "." in pair[0]):
-            value = choose(key, key, distribution, self.compose((*self.fixed, *chosen)))
+            value = choose(key, key, distribution, config)
             if value is not LEFT:
-                chosen.append(f"{key}={syntax.encoded(value)}")
+                config = self._changed(config, chosen, key, value)
                 yield key, chosen[-1]
         done: set[str] = set()
-        while fresh := [found for found in self._present(self.compose((*self.fixed, *chosen))) if found[0] not in done]:
+        while fresh := [found for found in self._present(config) if found[0] not in done]:
             path, component = fresh[0]  # what it chooses may change which components are inside it
             done.add(path)
-            config = self.compose((*self.fixed, *chosen))
             for key, distribution in component.space.items():
                 full = f"{path}.{key}"
                 if full in self.keys:
@@ -130,8 +130,15 @@ class SearchSpace:
                 name = f"{path}[{component.name}].{key}"
                 value = choose(name, full, distribution, config)
                 if value is not LEFT:
-                    chosen.append(f"{full}={syntax.encoded(value)}")
+                    config = self._changed(config, chosen, full, value)
                     yield name, chosen[-1]
+
+    def _changed(self, config: Mapping[str, Any], chosen: list[str], key: str, value: Any) -> Mapping[str, Any]:
+        """The config after one more choice; only that of a group (or of a new key) needs composing, which is slow."""
+        chosen.append(f"{key}={syntax.encoded(value)}")
+        if key in config[CHOICES] or _value(config, key, missing := object()) is missing:
+            return self.compose((*self.fixed, *chosen))
+        return _replaced(config, key.split("."), syntax.value(chosen[-1]))
 
     def _present(self, config: Mapping[str, Any]) -> list[tuple[str, Component]]:
         spaces = {component.target: component for component in self.components}
@@ -196,6 +203,12 @@ def _value(config: Any, key: str, missing: Any = None) -> Any:
             return missing
         config = config[part]
     return config
+
+
+def _replaced(config: Mapping[str, Any], path: Sequence[str], value: Any) -> Mapping[str, Any]:
+    """A copy with another value at the path."""
+    name, *rest = path
+    return {**config, name: _replaced(config[name], rest, value) if rest else value}
 
 
 def _held(distribution: BaseDistribution, value: Any) -> Any:

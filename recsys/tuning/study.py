@@ -16,7 +16,8 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, OptunaError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -28,8 +29,14 @@ DEFAULTS = "defaults"
 """Attribute of the trial that is the config as it stands: the parameters that the space holds."""
 ERROR = "error"
 """Attribute of a failed trial: what went wrong."""
+RANKER_SECONDS = "ranker_seconds"
+"""Attribute of a trial: what fitting and scoring its ranker took of its time."""
 OBJECTIVES = "objectives"
 """Attribute of a study: the metrics of its values."""
+CONTENT = "content"
+"""Attribute of a study: a hash of the config that its trials vary and of the windows that they are judged on."""
+BEAT = "heartbeat"
+"""Attribute of a trial in a journal: when its worker last gave a sign of life."""
 POLL = 1.0
 """Seconds between looks at what other workers do."""
 JOIN_WAIT = 30.0
@@ -39,12 +46,43 @@ warnings.filterwarnings("ignore", category=ExperimentalWarning)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
+class WatchedJournal(JournalStorage, BaseHeartbeat):
+    """A journal file with signs of life, which Optuna gives to databases alone. Workers' clocks have to agree."""
+
+    def __init__(self, path: str, heartbeat: int, grace: int, again: RetryHeartbeatStaleTrialCallback) -> None:
+        super().__init__(JournalFileBackend(path))
+        self.heartbeat_interval, self.grace, self.again = heartbeat, grace, again
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """See Optuna."""
+        with suppress(UpdateFinishedTrialError):
+            self.set_trial_system_attr(trial_id, BEAT, time.time())
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        running = self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial._trial_id for trial in running if time.time() - trial.system_attrs.get(BEAT, 0) > self.grace]
+
+    def get_heartbeat_interval(self) -> int:
+        """See Optuna."""
+        return self.heartbeat_interval
+
+    def get_heartbeat_stale_trial_callback(self) -> RetryHeartbeatStaleTrialCallback:
+        """See Optuna."""
+        return self.again
+
+
+Storage = RDBStorage | WatchedJournal
+
+
 @lru_cache(maxsize=8)
-def open_storage(url: str, heartbeat: int, grace: int, retries: int) -> BaseStorage:
+def open_storage(url: str, heartbeat: int, grace: int, retries: int) -> Storage:
     """The storage at an URL of a database, or in a journal file. Raises `ConfigError` when it cannot be opened."""
-    if "://" not in url:
-        return JournalStorage(JournalFileBackend(url))
     again = RetryHeartbeatStaleTrialCallback(max_retry=retries)
+    if "://" not in url:
+        try:
+            return WatchedJournal(url, heartbeat, grace, again)
+        except OSError as error:
+            raise ConfigError(f"sweep.storage: cannot open {url}: {error.strerror}") from None
     engine = {"connect_args": {"timeout": 100}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     for attempt in range(5):
         try:
@@ -86,14 +124,20 @@ class SharedStudy:
     """One study as one worker sees it; `total` trials are run by all workers together."""
 
     study: optuna.Study
-    storage: BaseStorage
+    storage: Storage
     total: int
     created: bool
     """Whether this worker made the study."""
 
     @classmethod
     def open(
-        cls, storage: BaseStorage, name: str, total: int, objectives: Sequence[str], directions: Sequence[str]
+        cls,
+        storage: Storage,
+        name: str,
+        total: int,
+        objectives: Sequence[str],
+        directions: Sequence[str],
+        content: str = "",
     ) -> "SharedStudy":
         """Make the study, or join the one of that name. Raises `ConfigError` when that one is about something else."""
         try:
@@ -106,8 +150,14 @@ class SharedStudy:
             if known != (list(objectives), list(directions)):
                 told = ", ".join(f"{way} {metric}" for metric, way in zip(*known, strict=False))
                 raise ConfigError(f"sweep.study: {name!r} is there already, to {told}; choose another name") from None
+            if study.user_attrs.get(CONTENT, content) != content:
+                raise ConfigError(
+                    f"sweep.study: {name!r} is there already, about another config, data or validation windows, so that its"
+                    " values cannot be compared; give the overrides that it began with, or choose another name"
+                ) from None
             return cls(study, storage, total, False)
         study.set_user_attr(OBJECTIVES, list(objectives))
+        study.set_user_attr(CONTENT, content)
         return cls(study, storage, total, True)
 
     def begin(self, defaults: dict[str, Any]) -> None:
@@ -132,14 +182,17 @@ class SharedStudy:
                     return trial.number
             if len(trials) < self.total:
                 self.study.enqueue_trial({})
-            elif patient and self._watched and any(not trial.state.is_finished() for trial in trials[: self.total]):
+            elif patient and any(not trial.state.is_finished() for trial in trials[: self.total]):
                 time.sleep(POLL)
             else:
                 return None
 
-    def trial(self, number: int, sampler: optuna.samplers.BaseSampler) -> Trial:
-        """A claimed trial, to draw parameters for."""
-        study = optuna.load_study(study_name=self.study.study_name, storage=self.storage, sampler=sampler)
+    def trial(
+        self, number: int, sampler: optuna.samplers.BaseSampler, pruner: optuna.pruners.BasePruner | None = None
+    ) -> Trial:
+        """A claimed trial, to draw parameters for. Hyperband lets a sampler see the trials of its bracket only."""
+        name = self.study.study_name
+        study = optuna.load_study(study_name=name, storage=self.storage, sampler=sampler, pruner=pruner)
         study.get_trials(deepcopy=False)  # Optuna's cache of the storage knows only trials that it has read
         return Trial(study, self.id_of(number))
 
@@ -158,18 +211,12 @@ class SharedStudy:
         return self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
     @property
-    def _watched(self) -> bool:
-        """Whether the storage notices workers that died."""
-        return isinstance(self.storage, RDBStorage)
-
-    @property
     def _study_id(self) -> int:
         return self.storage.get_study_id_from_name(self.study.study_name)
 
     def _take(self, trial_id: int) -> bool:
         try:
-            if isinstance(self.storage, RDBStorage):
-                self.storage.record_heartbeat(trial_id)  # first, so that a worker that dies here is noticed too
+            self.storage.record_heartbeat(trial_id)  # first, so that a worker that dies here is noticed too
             return self.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
         except UpdateFinishedTrialError:
             return False
@@ -200,9 +247,6 @@ class SharedStudy:
     @contextmanager
     def alive(self, number: int) -> Iterator[None]:
         """Give signs of life for the trial while the block runs."""
-        if not isinstance(self.storage, RDBStorage):
-            yield
-            return
         storage, trial_id, done = self.storage, self.id_of(number), threading.Event()
 
         def beat() -> None:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,22 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
+from recsys.component import construct
 from recsys.digest import digest
 from recsys.errors import ConfigError, nearest
 from recsys.experiment import Parts
+from recsys.judging import Evaluation
 from recsys.tracking import Run, Tracker
 from recsys.tuning import results, space, syntax, validation
+from recsys.tuning.settings import SweepSettings
 from recsys.tuning.space import SearchSpace
 from recsys.tuning.study import ERROR, SharedStudy, open_storage
 from recsys.tuning.trial import Outcome, fold_settings, folded, storage_url
 
 PARENT = "parent_run"
 """Attribute of a study: the run that its trials are children of."""
-DIRECTIONS = ("maximize", "minimize")
+NEEDS = {"GPSampler": "torch", "CmaEsSampler": "cmaes"}
+"""Libraries that samplers need and Optuna does not bring."""
 PARENT_WAIT = 30.0
 """Seconds to wait for another worker to start the parent run."""
 
@@ -77,23 +82,26 @@ class OptunaSweeper(Sweeper):
         self.fixed, keys = syntax.parse(given, self.context.config_loader)
         self.compose = space.cached(self._compose)
         base = self.compose(tuple(self.fixed))
-        self.settings: dict[str, Any] = base["sweep"]
+        self.settings = SweepSettings.of(base["sweep"])
+        self.draws: dict[str, Any] = base["sweep"]["sampler"]
+        self.pruner = instantiate(base["sweep"]["pruner"])
         parts = Parts.of(base)
-        stages = [_with_known_objectives(stage, self.compose(self._fixed(stage))) for stage in self._stages(keys)]
+        stages = self._stages(keys)
         spaces = [self._space(stage, keys, ()) for stage in stages]
         for each in spaces:
             each.check()
         sampler = self._sampler(0)
-        instantiate(self.settings["pruner"])
         if isinstance(sampler, optuna.samplers.BruteForceSampler):
             _check_discrete(spaces)
         folded(*_data(base), *fold_settings(self.settings))
-        name = self.settings["study"] or self._name(base, stages, spaces)
+        self.content = self._content(base)
+        name = self.settings.study or self._name(base, stages, spaces)
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         return self._run(name, stages, keys, parts.tracking)
 
     def _run(self, name: str, stages: Sequence[Stage], keys: syntax.Space, tracker: Tracker) -> results.Result | None:
-        storage = open_storage(storage_url(self.settings), *(self.settings[each] for each in ("heartbeat", "grace", "retries")))
+        settings = self.settings
+        storage = open_storage(storage_url(settings), settings.heartbeat, settings.grace, settings.retries)
         self.console.print(f"Study {name}", highlight=False)
         tuned: tuple[str, ...] = ()
         studies: list[SharedStudy] = []
@@ -101,7 +109,9 @@ class OptunaSweeper(Sweeper):
         try:
             for stage in stages:
                 full = f"{name}/{stage.name}" if len(stages) > 1 else name
-                shared = SharedStudy.open(storage, full, self.settings["trials"], stage.objectives, stage.directions)
+                shared = SharedStudy.open(
+                    storage, full, settings.trials, stage.objectives, stage.directions, digest(self.content, list(tuned))
+                )
                 studies.append(shared)
                 if parent is None:
                     parent = self._parent(shared, tracker, name)
@@ -166,7 +176,7 @@ class OptunaSweeper(Sweeper):
     def _trial(self, stage: Stage, shared: SharedStudy, searched: SearchSpace, number: int) -> None:
         with shared.alive(number):
             try:
-                trial = shared.trial(number, self._sampler(number))
+                trial = shared.trial(number, self._sampler(number), self.pruner)
                 chosen = searched.overrides(trial)
                 told = ",".join(f"'{name}'" for name in stage.objectives)
                 this = f"sweep.trial={{study:'{shared.study.study_name}',number:{number},objectives:[{told}]}}"
@@ -195,7 +205,7 @@ class OptunaSweeper(Sweeper):
             job = self._launch([*self._fixed(stage), *overrides, "sweep.trial=null"])
             _ = job.return_value
             folders.append(_folder(job))
-        objectives = [name for name in stage.objectives if name not in validation.TIMES]
+        objectives = [name for name in stage.objectives if name != validation.LATENCY]
         found = results.compare(folders[0], folders[1], objectives)
         shared.study.set_user_attr(results.TEST, found.document())
         results.tell_test(self.console, found, parent)
@@ -239,26 +249,35 @@ class OptunaSweeper(Sweeper):
 
     def _fixed(self, stage: Stage) -> tuple[str, ...]:
         """The fixed overrides, where a group that the stage sets itself (`ranker=none`) is not spoken of otherwise."""
-        own = {_root(each.partition("=")[0]) for each in stage.overrides}
-        return (*(each for each in self.fixed if _root(each.partition("=")[0]) not in own), *stage.overrides)
+        return self._with(stage.overrides)
+
+    def _with(self, overrides: Sequence[str]) -> tuple[str, ...]:
+        own = {_root(each.partition("=")[0]) for each in overrides}
+        return (*(each for each in self.fixed if _root(each.partition("=")[0]) not in own), *overrides)
 
     def _stages(self, keys: syntax.Space) -> list[Stage]:
+        """The stages with their objectives by full names. Raises `ConfigError` for one that no trial logs."""
         stages = []
-        given: Mapping[str, Any] = self.settings["stages"]
-        for i, (name, values) in enumerate(given.items()):
-            last = i == len(given) - 1
-            objectives = (self.settings["objectives"] if last else None) or values["objectives"]
-            directions = self.settings["directions"] if last else None
-            chosen = directions or ["minimize" if each in validation.TIMES else "maximize" for each in objectives]
-            if len(chosen) != len(objectives):
+        last = list(self.settings.stages)[-1]
+        for name, given in self.settings.stages.items():
+            config = self.compose(self._with(given.overrides))
+            evaluation: Evaluation = construct(config["evaluation"], "evaluation")
+            known = validation.names(evaluation, config["candidates"])
+            objectives = []
+            for wanted in (self.settings.objectives if name == last else None) or given.objectives:
+                found = validation.full_name(wanted, evaluation, known)
+                if found is None:
+                    raise ConfigError(f"sweep.objectives: a trial of {name} logs no {wanted!r}.{nearest(wanted, known)}")
+                objectives.append(found)
+            directions = (self.settings.directions if name == last else None) or [
+                "minimize" if each in validation.SMALLER else "maximize" for each in objectives
+            ]
+            if len(directions) != len(objectives):
                 raise ConfigError(
-                    f"sweep.directions: wanted one for each of {len(objectives)} objectives, found {len(chosen)}: {chosen}"
+                    f"sweep.directions: wanted one for each of {len(objectives)} objectives, found {len(directions)}:"
+                    f" {', '.join(directions)}"
                 )
-            for direction in chosen:
-                if direction not in DIRECTIONS:
-                    hint = nearest(str(direction), DIRECTIONS)
-                    raise ConfigError(f"sweep.directions: wanted maximize or minimize, found {direction!r}.{hint}")
-            stages.append(Stage(name, *map(tuple, (values["over"], objectives, chosen, values["overrides"]))))
+            stages.append(Stage(name, tuple(given.over), tuple(objectives), tuple(directions), tuple(given.overrides)))
         searched = {root for stage in stages for root in stage.over}
         for key in keys:
             if _root(key) not in searched:
@@ -267,24 +286,29 @@ class OptunaSweeper(Sweeper):
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """The sampler for one trial: seeded by its number, so that no two workers draw the same."""
-        settings = dict(self.settings["sampler"])
-        name = settings["_target_"].rpartition(".")[2]
+        name = self.draws["_target_"].rpartition(".")[2]
+        if (needed := NEEDS.get(name)) and find_spec(needed) is None:
+            raise ConfigError(f"sweep/sampler: {name} needs {needed}, not installed here: pip install {needed}")
         seed = {} if name == "GridSampler" else {"seed": (self.config.seed * 100_003 + number) % 2**32}
         try:
-            made: optuna.samplers.BaseSampler = instantiate({**settings, **seed})
+            made: optuna.samplers.BaseSampler = instantiate({**self.draws, **seed})
         except Exception as error:
             cause = error.__cause__ or error
             raise ConfigError(f"sweep/sampler: {name}: {str(cause).splitlines()[0]}") from None
         return made
 
-    def _name(self, base: Mapping[str, Any], stages: Sequence[Stage], spaces: Sequence[SearchSpace]) -> str:
-        """A name of the sweep's content: who searches the same, on the same data, joins."""
+    def _content(self, base: Mapping[str, Any]) -> str:
+        """What the trials vary and are judged on: values of studies that differ in it cannot be compared."""
         passing = ("outputs", "output_dir", "tracking", "cache", "sweep", space.CHOICES)
         content = {key: value for key, value in base.items() if key not in passing}
-        judged = {key: self.settings[key] for key in ("folds", "fold_step", "label_cutoffs", "sampler", "pruner")}
+        return digest(content, fold_settings(self.settings), self.settings.label_queries)
+
+    def _name(self, base: Mapping[str, Any], stages: Sequence[Stage], spaces: Sequence[SearchSpace]) -> str:
+        """A name of the sweep's content: who searches the same, on the same data, joins."""
+        ways = [base["sweep"][key] for key in ("sampler", "pruner")]
         choices = base[space.CHOICES]
         searched = [[repr(each.keys), repr(each.components)] for each in spaces]
-        return f"{choices.get('sweep')}-{choices.get('dataset')}-{digest(content, judged, list(stages), searched)[:8]}"
+        return f"{choices.get('sweep')}-{choices.get('dataset')}-{digest(self.content, ways, list(stages), searched)[:8]}"
 
     def _summary(self, stages: Sequence[Stage], studies: Sequence[SharedStudy], parent: Run) -> None:
         plain = [each for each in self.fixed if not each.startswith(("sweep=", "sweep.", "sweep/"))]
@@ -309,19 +333,6 @@ def _workers(config: DictConfig) -> int:
     """How many jobs the launcher runs at a time."""
     count = int(config.hydra.launcher.get("n_jobs", 1))
     return count if count > 0 else max((os.cpu_count() or 1) + 1 + count, 1)
-
-
-def _with_known_objectives(stage: Stage, config: Mapping[str, Any]) -> Stage:
-    """The stage with its objectives by their full names. Raises `ConfigError` for one that no trial logs."""
-    evaluation = config["evaluation"]
-    known = validation.names(evaluation["ks"], evaluation["candidate_ks"], config["candidates"])
-    full = []
-    for name in stage.objectives:
-        found = next((each for each in (name, f"two_stage/{name}") if each in known), None)
-        if found is None:
-            raise ConfigError(f"sweep.objectives: a trial of {stage.name} logs no {name!r}.{nearest(name, known)}")
-        full.append(found)
-    return replace(stage, objectives=tuple(full))
 
 
 def _check_discrete(spaces: Sequence[SearchSpace]) -> None:

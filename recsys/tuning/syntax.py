@@ -70,7 +70,7 @@ def value(argument: str) -> Any:
 
 def _read(argument: str, loader: ConfigLoader | None) -> Override:
     try:
-        return OverridesParser.create(config_loader=loader).parse_override(argument)
+        return OverridesParser.create(config_loader=loader).parse_overrides([argument])[0]
     except HydraException as error:
         raise ConfigError(f"sweep: cannot read {argument!r}: {str(error).splitlines()[0]}") from None
 

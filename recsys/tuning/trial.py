@@ -1,9 +1,10 @@
 """One trial, as a job of Hydra: a config judged on one validation window after the other."""
 
 import json
+import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,17 +14,19 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
-from recsys.catalogue import Catalogue
 from recsys.component import construct
 from recsys.datasets import Dataset
+from recsys.errors import DataError
 from recsys.events import EventLog
 from recsys.experiment import Parts
 from recsys.recommender import TwoStageRecommender
-from recsys.splits import Fold
-from recsys.tracking import home
+from recsys.splits import Fold, Task
+from recsys.stages import Stages
+from recsys.tracking import Run, Tracker, home
 from recsys.tuning import validation
+from recsys.tuning.settings import SweepSettings
 from recsys.tuning.space import override_key
-from recsys.tuning.study import open_storage
+from recsys.tuning.study import RANKER_SECONDS, open_storage
 
 
 @dataclass(frozen=True)
@@ -35,55 +38,81 @@ class Outcome:
 
 
 def run(config: DictConfig) -> Outcome:
-    """Judge the config of the job, telling the study each fold's value as it comes, until the study says to stop."""
+    """Judge the config of the job, telling the study each fold's value as it comes, until the study says to stop.
+
+    The trial is tracked from its first moment: one whose config cannot be built is kept with its error as well.
+    """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    sweep, parts = plain["sweep"], Parts.of(plain)
-    told = sweep["trial"]
-    storage = open_storage(storage_url(sweep), sweep["heartbeat"], sweep["grace"], sweep["retries"])
-    study = optuna.load_study(study_name=told["study"], storage=storage, pruner=instantiate(sweep["pruner"]))
+    told, settings = plain["sweep"]["trial"], SweepSettings.of(plain["sweep"])
+    storage = open_storage(storage_url(settings), settings.heartbeat, settings.grace, settings.retries)
+    study = optuna.load_study(study_name=told["study"], storage=storage, pruner=instantiate(plain["sweep"]["pruner"]))
     trial_id = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(told["study"]), told["number"])
-    frozen, objectives = storage.get_trial(trial_id), told["objectives"]
-    dataset, split = json.dumps(plain["dataset"]), json.dumps(plain["split"])
-    log, folds = folded(dataset, split, *fold_settings(sweep))
-    recommender = TwoStageRecommender(parts.retriever, parts.features, parts.ranker, plain["candidates"], parts.cache)
-    about = {"study": told["study"], "trial": told["number"], "objectives": objectives}
-    params = {override_key(name): value for name, value in frozen.params.items()}
-    start, found = time.perf_counter(), []
-    with parts.tracking.run(f"trial {told['number']}", params, about) as tracked:
-        for step, fold in enumerate(folds):
-            values = _judge(parts, recommender, loaded(dataset).catalogue, log, fold)
-            found.append([values[name] for name in objectives])
-            for name, value in zip(objectives, found[-1], strict=True):
-                tracked.curve(f"fold/{name}", [step], [value])
-            if len(objectives) == 1:
-                storage.set_trial_intermediate_value(trial_id, step, found[-1][0])
-                if step + 1 < len(folds) and study.pruner.prune(study, storage.get_trial(trial_id)):
-                    outcome = Outcome(TrialState.PRUNED.name)
-                    break
-        else:
-            outcome = Outcome(TrialState.COMPLETE.name, tuple(float(mean) for mean in np.mean(found, axis=0)))
-            tracked.metrics(dict(zip(objectives, outcome.values, strict=True)))
-        tracked.metrics({"seconds/trial": time.perf_counter() - start})
+    params = {override_key(name): value for name, value in storage.get_trial(trial_id).params.items()}
+    tracker: Tracker = construct(plain["tracking"], "tracking")
+
+    def stop(step: int, value: float) -> bool:
+        storage.set_trial_intermediate_value(trial_id, step, value)
+        return step < settings.folds and study.pruner.prune(study, storage.get_trial(trial_id))
+
+    stages, start = Stages(), time.perf_counter()
+    about = {"study": told["study"], "trial": told["number"], "objectives": told["objectives"]}
+    with tracker.run(f"trial {told['number']}", params, about) as tracked:
+        try:
+            outcome = _judged(plain, settings, stop, tracked, stages)
+        except Exception:
+            tracked.tag("state", TrialState.FAIL.name)
+            raise
+        ranker = sum(stages.seconds.get(name, 0.0) for name in ("ranker fit", "rank"))
+        storage.set_trial_user_attr(trial_id, RANKER_SECONDS, ranker)
+        tracked.metrics({"seconds/ranker": ranker, "seconds/trial": time.perf_counter() - start})
         tracked.tag("state", outcome.state)
     return outcome
 
 
-def storage_url(sweep: Mapping[str, Any]) -> str:
+def _judged(
+    plain: Mapping[str, Any], settings: SweepSettings, stop: Callable[[int, float], bool], tracked: Run, stages: Stages
+) -> Outcome:
+    """Judge fold after fold, the newest as step 1; with one objective `stop` hears each value and may end the trial."""
+    parts, objectives = Parts.of(plain), plain["sweep"]["trial"]["objectives"]
+    dataset, split = json.dumps(plain["dataset"]), json.dumps(plain["split"])
+    log, folds = folded(dataset, split, *fold_settings(settings))
+    recommender = TwoStageRecommender(parts.retriever, parts.features, parts.ranker, plain["candidates"], parts.cache)
+    found: list[list[float]] = []
+    for step, fold in enumerate(folds, start=1):
+        windows = fold.labels if parts.ranker.learns else ()
+        labels = [sampled(parts.split.label_task(log, window), settings.label_queries, plain["seed"]) for window in windows]
+        known = loaded(dataset).catalogue
+        recommender.fit(log, known, fold.test.cutoff, labels, stages)
+        task = parts.split.test_task(log, fold.test)
+        values = validation.judge(recommender, task, known, parts.evaluation, objectives, stages)
+        if undefined := [name for name in objectives if not math.isfinite(values[name])]:
+            raise DataError(f"sweep.objectives: {', '.join(undefined)} is not defined on this data")
+        found.append([values[name] for name in objectives])
+        for name, value in zip(objectives, found[-1], strict=True):
+            tracked.curve(f"fold/{name}", [step], [value])
+        if len(objectives) == 1 and stop(step, found[-1][0]):
+            return Outcome(TrialState.PRUNED.name)
+    means = tuple(float(mean) for mean in np.mean(found, axis=0))
+    tracked.metrics(dict(zip(objectives, means, strict=True)))
+    return Outcome(TrialState.COMPLETE.name, means)
+
+
+def sampled(task: Task, most: int | None, seed: int) -> Task:
+    """The task with `most` of its queries at most, the same ones in every trial."""
+    if most is None or most >= len(task.queries):
+        return task
+    rows = np.sort(np.random.default_rng(seed).permutation(len(task.queries))[:most])
+    return replace(task, queries=task.queries.take(rows), truth=task.truth.take(rows))
+
+
+def storage_url(settings: SweepSettings) -> str:
     """Where the studies are: `sweep.storage`, by default SQLite in the project folder."""
-    return str(sweep["storage"] or f"sqlite:///{home() / 'optuna.db'}")
+    return settings.storage or f"sqlite:///{home() / 'optuna.db'}"
 
 
-def _judge(parts: Parts, recommender: TwoStageRecommender, catalogue: Catalogue, log: EventLog, fold: Fold) -> dict[str, float]:
-    split = parts.split
-    labels = [split.label_task(log, window) for window in fold.labels] if parts.ranker.learns else []
-    recommender.fit(log, catalogue, fold.test.cutoff, labels)
-    task = split.test_task(log, fold.test)
-    return validation.judge(recommender, task, parts.evaluation.ks, parts.evaluation.candidate_ks)
-
-
-def fold_settings(sweep: Mapping[str, Any]) -> tuple[int, str | None, int | None]:
+def fold_settings(settings: SweepSettings) -> tuple[int, str | None, int | None]:
     """How many validation windows, how far apart, with how many label windows each."""
-    return sweep["folds"], sweep["fold_step"], sweep["label_cutoffs"]
+    return settings.folds, settings.fold_step, settings.label_cutoffs
 
 
 @lru_cache(maxsize=1)

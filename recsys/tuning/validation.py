@@ -1,19 +1,29 @@
 """What trials are judged on: windows before the test cutoff, and their metrics."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from recsys.catalogue import Catalogue
 from recsys.errors import ConfigError
-from recsys.evaluation import metrics
+from recsys.evaluation import beyond, metrics
+from recsys.evaluation.evidence import Past
 from recsys.events import EventLog
+from recsys.judging import Evaluation
+from recsys.pools import Ranking
 from recsys.recommender import TwoStageRecommender
-from recsys.splits import Fold, Split, Task
+from recsys.splits import Fold, Split, Task, _milliseconds
+from recsys.stages import Stages
 
-TIMES = ("latency_ms",)
+LATENCY = "latency_ms"
+BEYOND = "beyond/two_stage/"
+BEYOND_NAMES = (
+    *("unseen", "repeat", "self_information", "long_tail", "serendipity", "popularity_lift"),
+    *("diversity_category", "diversity_covisitation", "coverage", "gini"),
+)
+SMALLER = (LATENCY, f"{BEYOND}gini", f"{BEYOND}popularity_lift")
 """Metrics that are the better the smaller."""
 
 
@@ -28,9 +38,12 @@ def validation_folds(
     test = split.folds(log)[0].test
     past = log.before(test.cutoff)
     length = test.end - test.cutoff
-    distance = length if step is None else int(pd.Timedelta(step) / pd.Timedelta(1, "ms"))
+    try:
+        distance = length if step is None else _milliseconds(step)
+    except ValueError:
+        distance = 0
     if distance <= 0:
-        raise ConfigError(f"sweep.fold_step: wanted a span longer than nothing, found {step!r}")
+        raise ConfigError(f"sweep.fold_step: wanted a span such as 28d or 12h, found {step!r}")
     label_cutoffs = split.label_cutoffs if labels is None else min(labels, split.label_cutoffs)
     folds = []
     for i in range(count):
@@ -49,22 +62,58 @@ def validation_folds(
     return past, folds
 
 
-def names(ks: Sequence[int], candidate_ks: Sequence[int], candidates: int) -> list[str]:
-    """The metrics that `judge` gives."""
-    systems = [f"{system}/{name}" for system in ("two_stage", "retrieval") for name in metrics.names(ks)]
-    return [*systems, *(f"candidates/recall_at_{k}" for k in candidate_ks if k <= candidates), "candidates/count", *TIMES]
+def names(evaluation: Evaluation, candidates: int) -> list[str]:
+    """The metrics that `judge` can give."""
+    systems = [f"{system}/{name}" for system in ("two_stage", "retrieval") for name in metrics.names(evaluation.ks)]
+    recall = [f"candidates/recall_at_{k}" for k in evaluation.candidate_ks if k <= candidates]
+    return [*systems, *recall, "candidates/count", *(f"{BEYOND}{name}" for name in BEYOND_NAMES), LATENCY]
 
 
-def judge(recommender: TwoStageRecommender, task: Task, ks: Sequence[int], candidate_ks: Sequence[int]) -> dict[str, float]:
-    """Means over the queries. `latency_ms` is what one query took, the first stage as measured when it was made."""
+def full_name(name: str, evaluation: Evaluation, known: Collection[str]) -> str | None:
+    """The metric that a short name means: `ndcg_at_10` is of `two_stage`, `long_tail_at_10` beyond accuracy."""
+    meant = (name, f"two_stage/{name}", f"{BEYOND}{name.removesuffix(f'_at_{evaluation.k}')}")
+    return next((each for each in meant if each in known), None)
+
+
+def judge(
+    recommender: TwoStageRecommender,
+    task: Task,
+    catalogue: Catalogue,
+    evaluation: Evaluation,
+    wanted: Collection[str],
+    stages: Stages | None = None,
+) -> dict[str, float]:
+    """Means over the queries, as a run gives them; beyond accuracy where one of the `wanted` metrics is of that kind.
+
+    `latency_ms` is what one query took, the first stage as measured when it was made.
+    """
+    stages, ks = stages or Stages(), evaluation.ks
     pool = recommender.pool(task.queries)
     features = recommender.describe(pool, task.queries)
-    start = time.perf_counter()
-    ranked = pool.order(recommender.ranker.score(features), max(ks))
-    seconds = time.perf_counter() - start + sum(recommender.seconds.values())
+    with stages("rank"):
+        ranked = pool.order(recommender.ranker.score(features), max(ks))
+    seconds = stages.last + sum(recommender.seconds.values())
     values = {f"two_stage/{name}": each for name, each in metrics.per_query(ranked, task.truth, ks).items()}
     values |= {f"retrieval/{k}": v for k, v in metrics.per_query(pool.retrieved(max(ks)), task.truth, ks).items()}
-    if within := [k for k in candidate_ks if k <= recommender.candidates]:
+    if within := [k for k in evaluation.candidate_ks if k <= recommender.candidates]:
         values |= {f"candidates/{name}": each for name, each in metrics.candidate_recall(pool, task.truth, within).items()}
     values["candidates/count"] = np.diff(pool.indptr).astype(np.float64)
-    return metrics.mean(values) | {"latency_ms": 1000 * seconds / max(len(task.queries), 1)}
+    result = metrics.mean(values) | {LATENCY: 1000 * seconds / max(len(task.queries), 1)}
+    if any(name.startswith(BEYOND) for name in wanted):
+        result |= _beyond(recommender, ranked, task, catalogue, evaluation)
+    return result
+
+
+def _beyond(
+    recommender: TwoStageRecommender, ranked: Ranking, task: Task, catalogue: Catalogue, evaluation: Evaluation
+) -> dict[str, float]:
+    """Beyond accuracy, NaN where no query defines it; serendipity is over the popularity baseline, where there is one."""
+    past, known, lists = recommender.history, catalogue.before(task.queries.time), ranked.top(evaluation.k)
+    assert past is not None
+    shop, expected = Past.of(past, known, task.queries.time), lists.top(0)
+    if popularity := evaluation.baselines.get("popularity"):
+        popularity.fit(past, known)
+        expected = popularity.retrieve(task.queries, evaluation.k)
+    each = beyond.per_query(lists, task.queries, task.truth, shop, expected)
+    means = {name: np.nanmean(value) if np.isfinite(value).any() else np.nan for name, value in each.items()}
+    return {f"{BEYOND}{name}": float(value) for name, value in (means | beyond.of_all_lists(lists, shop)).items()}
