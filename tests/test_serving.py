@@ -32,9 +32,10 @@ DAY = "2015-09-0{}T12:00:00"
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The store of two runs whose models were registered under one name."""
     home = tmp_path_factory.mktemp("home")
-    options = ("dataset.scale=0.01", "debug=quick", "tracking=mlflow", "tracking.register=shop", "cache=off", "ranker.trees=30")
+    small = ("dataset.scale=0.01", "debug=quick", "retriever=als", "retriever.factors=8", "features=base")
+    options = (*small, "tracking=mlflow", "tracking.register=shop", "cache=off", "ranker.trees=30")
     environment = {**os.environ, "RECSYS_HOME": str(home)}
-    command = [sys.executable, str(ROOT / "train.py"), *options, f"outputs={home}/outputs", "retriever.factors=8"]
+    command = [sys.executable, str(ROOT / "train.py"), *options, f"outputs={home}/outputs"]
     for more in ((), ("refit=true",)):
         done = subprocess.run([*command, *more], capture_output=True, text=True, cwd=home, env=environment, timeout=300)
         assert done.returncode == 0, done.stderr
