@@ -23,10 +23,13 @@ def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     [
         ("retriever=alz", "error: retriever: there is no config called 'alz'. Did you mean 'als'"),
         ("retrievr=als", "error: retrievr: there is no such key or group. Did you mean 'retriever'"),
-        ("retriever.factrs=3", "error: retriever.factrs: there is no such key or group. Did you mean 'retriever.factors'"),
-        ("retriever.factors=many", "error: retriever.factors: Input should be a valid integer"),
+        (
+            "retriever=als retriever.factrs=3",
+            "error: retriever.factrs: there is no such key or group. Did you mean 'retriever.fac",
+        ),
+        ("retriever=als retriever.factors=many", "error: retriever.factors: Input should be a valid integer"),
         ("retriever.seen=kep", "Did you mean 'keep'?"),
-        ("+retriever.factrs=3", "error: retriever.factrs: ALS has no such option. Did you mean 'factors'?"),
+        ("retriever=als +retriever.factrs=3", "error: retriever.factrs: ALS has no such option. Did you mean 'factors'?"),
         ("split.cutoff=soon", "error: split.cutoff: wanted a time such as 2015-08-18T04:23:20"),
         ("features.families=[item,usr]", "error: features.families: no family is called 'usr'. Did you mean 'user'"),
         ("candidates=0", "error: candidates: wanted a whole number of at least 1, found 0"),
@@ -34,7 +37,7 @@ def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_mistake_ends_in_one_line_before_any_work(tmp_path: Path, argument: str, says: str):
-    done = train(tmp_path, "tracking=none", argument)
+    done = train(tmp_path, "tracking=none", *argument.split())
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

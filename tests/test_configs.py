@@ -50,5 +50,9 @@ def test_every_named_setting_builds(group: str, member: str):
 
 
 def test_one_seed_reaches_everything_that_draws():
-    parts = Parts.of(composed("seed=7"))
-    assert parts.dataset.seed == parts.retriever.seed == parts.ranker.seed == 7
+    config = composed("seed=7")
+    parts = Parts.of(config)
+    drawing = [parts.dataset, parts.ranker, Parts.of(composed("seed=7", "retriever=als")).retriever]
+    drawing += [construct(settings) for settings in config["retriever"]["definitions"].values() if "seed" in settings]
+    assert len(drawing) > 4
+    assert {part.seed for part in drawing} == {7}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import optuna
 import pytest
@@ -19,7 +20,7 @@ from recsys.ranking import RetrievalOrder
 from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import Popularity
 from recsys.splits import Split
-from recsys.tuning import results, space, validation
+from recsys.tuning import plots, results, space, validation
 from recsys.tuning.study import DEFAULTS, RANKER_SECONDS
 from recsys.tuning.trial import sampled
 
@@ -103,6 +104,17 @@ def test_the_overhead_of_a_trial_leaves_the_trial_that_fills_the_cache_out():
         trial.datetime_start = trial.datetime_complete - np.timedelta64(seconds, "s").item()
         study.add_trial(trial)
     assert results.overhead(study) == pytest.approx(1.1)
+
+
+def test_plots_name_parameters_by_their_last_part_unless_two_share_it():
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0))
+    names = ("retriever[als].factors", "retriever[bpr].factors", "ranker[lambdarank].leaves", "candidates")
+    study.optimize(lambda trial: (sum(trial.suggest_float(name, 0, 1) for name in names), trial.number), n_trials=8)
+    shown = plots.with_short_names(study)
+    assert set(shown.trials[0].params) == {"als.factors", "bpr.factors", "leaves", "candidates"}
+    assert [trial.values for trial in shown.trials] == [trial.values for trial in study.trials]
+    assert set(plots.figures(study, ["x", "y"])) == {"history", "importance", "slice", "parallel_coordinate", "pareto"}
+    plt.close("all")
 
 
 def spaces() -> dict[str, dict]:

@@ -3,8 +3,7 @@
 import math
 import shlex
 import time
-import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -14,23 +13,20 @@ import matplotlib.pyplot as plt
 import optuna
 import pandas as pd
 import yaml
-from matplotlib.figure import Figure
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from optuna.visualization import matplotlib as visual
 from rich.console import Console
 
 from recsys.evaluation.statistics import paired
 from recsys.runs import RunFolder
 from recsys.tracking import Run
+from recsys.tuning.plots import figures
 from recsys.tuning.space import override_key
 from recsys.tuning.study import DEFAULTS, RANKER_SECONDS, SharedStudy
 from recsys.tuning.syntax import encoded, value
 
 TEST = "test"
 """Attribute of a study: what its winner and the defaults came to on the test window."""
-SHOWN = 10
-"""Most parameters in a plot."""
 
 
 @dataclass(frozen=True)
@@ -214,45 +210,6 @@ def overhead(study: optuna.Study) -> float:
     later = [trial for trial in trials if DEFAULTS not in trial.user_attrs and trial.duration is not None]
     ratios = [trial.duration.total_seconds() / trial.user_attrs[RANKER_SECONDS] for trial in later if trial.duration]
     return median(ratios) if ratios else math.nan
-
-
-def figures(study: optuna.Study, objectives: Sequence[str]) -> dict[str, Figure]:
-    """Optuna's plots, those that the study has enough trials for."""
-    several = len(objectives) > 1
-    first: dict[str, Any] = {"target": lambda trial: trial.values[0], "target_name": objectives[0]} if several else {}
-    named = {"target_name": objectives[0]} if not several else first
-    makers: dict[str, Callable[[], Any]] = {
-        "history": lambda: visual.plot_optimization_history(study, **named),
-        "importance": lambda: visual.plot_param_importances(study, **named),
-        "slice": lambda: visual.plot_slice(study, params=_varied(study), **named),
-        "parallel_coordinate": lambda: visual.plot_parallel_coordinate(study, params=_varied(study), **named),
-    }
-    if several and len(objectives) <= 3:
-        makers["pareto"] = lambda: visual.plot_pareto_front(study, target_names=list(objectives))
-    made = {}
-    for name, make in makers.items():
-        before = set(plt.get_fignums())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                axes = make()
-            except (ValueError, RuntimeError, ZeroDivisionError):  # too few trials, or parameters that did not vary
-                for number in set(plt.get_fignums()) - before:
-                    plt.close(number)
-                continue
-        axis = axes if hasattr(axes, "figure") else axes.flat[0]
-        axis.figure.set_size_inches(12, 7)
-        made[name] = axis.figure
-    return made
-
-
-def _varied(study: optuna.Study) -> list[str]:
-    """Parameters of most trials first, so that a plot stays readable."""
-    count: dict[str, int] = {}
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        for name in trial.params:
-            count[name] = count.get(name, 0) + 1
-    return sorted(count, key=lambda name: -count[name])[:SHOWN]
 
 
 def _values(trial: FrozenTrial, names: Sequence[str] | None = None) -> str:

@@ -35,6 +35,7 @@ class SweepSettings(Component):
     fold_step: str | None
     label_cutoffs: PositiveInt | None
     label_queries: PositiveInt | None
+    refit_ranker: bool
     objectives: Annotated[list[str], Field(min_length=1)] | None
     directions: list[Direction] | None
     heartbeat: PositiveInt

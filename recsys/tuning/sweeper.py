@@ -301,7 +301,8 @@ class OptunaSweeper(Sweeper):
         """What the trials vary and are judged on: values of studies that differ in it cannot be compared."""
         passing = ("outputs", "output_dir", "tracking", "cache", "sweep", space.CHOICES)
         content = {key: value for key, value in base.items() if key not in passing}
-        return digest(content, fold_settings(self.settings), self.settings.label_queries)
+        settings = self.settings
+        return digest(content, fold_settings(settings), settings.label_queries, settings.refit_ranker)
 
     def _name(self, base: Mapping[str, Any], stages: Sequence[Stage], spaces: Sequence[SearchSpace]) -> str:
         """A name of the sweep's content: who searches the same, on the same data, joins."""

@@ -19,6 +19,7 @@ from recsys.datasets import Dataset
 from recsys.errors import DataError
 from recsys.events import EventLog
 from recsys.experiment import Parts
+from recsys.ranking.boosting import Boosted
 from recsys.recommender import TwoStageRecommender
 from recsys.splits import Fold, Task
 from recsys.stages import Stages
@@ -74,6 +75,8 @@ def _judged(
 ) -> Outcome:
     """Judge fold after fold, the newest as step 1; with one objective `stop` hears each value and may end the trial."""
     parts, objectives = Parts.of(plain), plain["sweep"]["trial"]["objectives"]
+    if isinstance(parts.ranker, Boosted) and not settings.refit_ranker:
+        parts.ranker.refit = False
     dataset, split = json.dumps(plain["dataset"]), json.dumps(plain["split"])
     log, folds = folded(dataset, split, *fold_settings(settings))
     recommender = TwoStageRecommender(parts.retriever, parts.features, parts.ranker, plain["candidates"], parts.cache)
