@@ -57,14 +57,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _composed(overrides: list[str]) -> dict[str, Any]:
     """The resolved config. Raises `ConfigError` for a key that it does not have."""
+    chosen = [text for text in overrides if text.startswith("delivery=")]
     with initialize_config_dir(str(cli.CONFIGS), version_base="1.3"):
-        chosen = [text for text in overrides if text.startswith("delivery=")]
-        known = list(_dotted(OmegaConf.to_container(compose("emails", chosen))))
-        for key, sign, _ in (text.partition("=") for text in overrides):
-            if not sign or key not in known:
-                raise ConfigError(f"{key}: {'there is no such key' if sign else 'wanted KEY=VALUE'}.{nearest(key, known)}")
-        config = compose("emails", overrides)
-    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        config = compose("emails", chosen)
+    known = list(_dotted(OmegaConf.to_container(config)))
+    for key, sign, _ in (text.partition("=") for text in overrides):
+        if not sign or key not in known:
+            raise ConfigError(f"{key}: {'there is no such key' if sign else 'wanted KEY=VALUE'}.{nearest(key, known)}")
+    given = OmegaConf.from_dotlist([text for text in overrides if text not in chosen])
+    values: dict[str, Any] = OmegaConf.to_container(OmegaConf.merge(config, given), resolve=True)  # type: ignore[assignment]
     return values
 
 
