@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -175,10 +174,32 @@ def test_an_interrupted_trial_waits_with_the_same_parameters(url):
     shared.begin({"x": 0.25})
     number = shared.claim()
     shared.trial(number, optuna.samplers.RandomSampler(seed=0)).suggest_float("x", 0, 1)
-    shared.give_back(number)
+    shared.give_back()
+    assert shared.study.get_trials()[number].state == TrialState.FAIL
     again = shared.claim()
     assert again != number
     assert shared.trial(again, optuna.samplers.RandomSampler(seed=1)).suggest_float("x", 0, 1) == 0.25
+
+
+def test_a_trial_is_given_back_though_the_interrupt_comes_while_it_is_claimed(url, monkeypatch):
+    """A worker gives back what it claimed, and nobody else's trial."""
+    first, other = opened(url, 2), opened(url, 2)
+    first.begin({"x": 0.25})
+    others = other.claim()
+    taken = first.storage.set_trial_state_values
+
+    def taken_and_interrupted(*arguments):
+        taken(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(first.storage, "set_trial_state_values", taken_and_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        first.claim()
+    monkeypatch.undo()
+    first.give_back()
+    states = [trial.state for trial in first.study.get_trials()]
+    assert [states[number] for number in (others, 1 - others)] == [TrialState.RUNNING, TrialState.FAIL]
+    assert [trial.state for trial in first.own()] == [TrialState.RUNNING, TrialState.WAITING]
 
 
 def test_a_study_about_something_else_is_not_joined(url):
@@ -215,13 +236,15 @@ def train(home: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
-def seen(url: str, wanted: Callable[[Counter], bool], *workers: subprocess.Popen) -> None:
-    """Wait until the counts of the study's trials by state are as wanted."""
+def seen(url: str, complete: int, halfway: int, *workers: subprocess.Popen) -> None:
+    """Wait until so many trials are complete at least, and of so many that run the first of two windows is judged."""
     storage, end = open_storage(url, HEARTBEAT, GRACE, 3), time.monotonic() + 240
     while time.monotonic() < end:
         with suppress(KeyError):  # no study yet
             trials = storage.get_all_trials(storage.get_study_id_from_name("shop"), deepcopy=False)
-            if wanted(Counter(trial.state.name for trial in trials)):
+            ended = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+            running = [trial for trial in trials if trial.state == TrialState.RUNNING and trial.intermediate_values]
+            if len(ended) >= complete and len(running) >= halfway:
                 return
         assert all(worker.poll() is None for worker in workers), [worker.communicate() for worker in workers]
         time.sleep(0.02)
@@ -233,7 +256,7 @@ def test_of_two_sweeps_one_is_killed_in_mid_trial_and_no_trial_is_lost_or_run_tw
     total = 8
     options = (f"sweep.storage={url}", f"sweep.trials={total}", "tracking=none")
     victim, other = (train(tmp_path, *options) for _ in range(2))
-    seen(url, lambda states: states["RUNNING"] == 2 and states["COMPLETE"] > 0, victim, other)
+    seen(url, 1, 2, victim, other)
     os.killpg(victim.pid, signal.SIGKILL)
     victim.communicate()
     told, trouble = other.communicate(timeout=300)
@@ -257,9 +280,9 @@ def test_an_interrupted_sweep_ends_with_its_summary_and_goes_on_where_it_stopped
     url, total = f"sqlite:///{tmp_path / 'optuna.db'}", 4
     options = (f"sweep.trials={total}", "tracking=mlflow")
     first = train(tmp_path, *options)
-    seen(url, lambda states: states["RUNNING"] == 1 and states["COMPLETE"] == 2, first)
+    seen(url, 2, 1, first)
     os.killpg(first.pid, signal.SIGINT)
-    told, trouble = first.communicate(timeout=60)
+    told, trouble = first.communicate(timeout=300)
     assert first.returncode == 130
     assert trouble.strip().endswith("interrupted")
     assert "Traceback" not in trouble

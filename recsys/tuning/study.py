@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -128,6 +128,8 @@ class SharedStudy:
     total: int
     created: bool
     """Whether this worker made the study."""
+    mine: set[int] = field(default_factory=set)
+    """Numbers of the trials that this worker claimed."""
 
     @classmethod
     def open(
@@ -178,7 +180,7 @@ class SharedStudy:
             optuna.storages.fail_stale_trials(self.study)
             trials = self.own()
             for trial in trials[: self.total]:
-                if trial.state == TrialState.WAITING and self._take(self.id_of(trial.number)):
+                if trial.state == TrialState.WAITING and self._take(trial.number):
                     return trial.number
             if len(trials) < self.total:
                 self.study.enqueue_trial({})
@@ -214,19 +216,25 @@ class SharedStudy:
     def _study_id(self) -> int:
         return self.storage.get_study_id_from_name(self.study.study_name)
 
-    def _take(self, trial_id: int) -> bool:
-        try:
-            self.storage.record_heartbeat(trial_id)  # first, so that a worker that dies here is noticed too
-            return self.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-        except UpdateFinishedTrialError:
-            return False
-
-    def give_back(self, number: int) -> None:
-        """End a trial that was interrupted, and let a copy wait in its place."""
+    def _take(self, number: int) -> bool:
         trial_id = self.id_of(number)
-        with suppress(UpdateFinishedTrialError):
-            self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
-            RetryHeartbeatStaleTrialCallback()(self.study, self.storage.get_trial(trial_id))
+        self.mine.add(number)  # first, for `give_back` to know of it whenever an interrupt comes
+        try:
+            self.storage.record_heartbeat(trial_id)  # so that a worker that dies here is noticed too
+            taken = self.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        except UpdateFinishedTrialError:
+            taken = False
+        if not taken:
+            self.mine.remove(number)
+        return taken
+
+    def give_back(self) -> None:
+        """End this worker's trials that were interrupted, and let copies wait in their places."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.number in self.mine:
+                with suppress(UpdateFinishedTrialError):
+                    self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                    RetryHeartbeatStaleTrialCallback()(self.study, self.storage.get_trial(trial._trial_id))
 
     def end(self, trial: Trial, state: TrialState, values: Sequence[float]) -> None:
         """Tell what a trial came to."""

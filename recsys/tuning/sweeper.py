@@ -146,7 +146,6 @@ class OptunaSweeper(Sweeper):
             return results.TEST not in shared.study.user_attrs
         progress = results.Progress(self.console, stage.name, shared, stage.objectives)
         workers = _workers(self.config)
-        mine: set[int] = set()
         running: dict[Future[None], int] = {}
         with ThreadPoolExecutor(workers) as pool:
             try:
@@ -155,7 +154,6 @@ class OptunaSweeper(Sweeper):
                         number = shared.claim(patient=not running)
                         if number is None:
                             break
-                        mine.add(number)
                         if workers == 1:
                             self._trial(stage, shared, searched, number)
                             progress.tell(number)
@@ -167,11 +165,11 @@ class OptunaSweeper(Sweeper):
                     for future in done:
                         progress.tell(running.pop(future))
                         future.result()
-            finally:
-                for number in running.values():
-                    shared.give_back(number)
+            except BaseException:
+                shared.give_back()
+                raise
         ended = [trial for trial in shared.finished() if trial.datetime_complete]
-        return bool(ended) and max(ended, key=lambda trial: (trial.datetime_complete, trial.number)).number in mine
+        return bool(ended) and max(ended, key=lambda trial: (trial.datetime_complete, trial.number)).number in shared.mine
 
     def _trial(self, stage: Stage, shared: SharedStudy, searched: SearchSpace, number: int) -> None:
         with shared.alive(number):
@@ -184,9 +182,6 @@ class OptunaSweeper(Sweeper):
                 outcome: Outcome = job.return_value
             except Exception as error:
                 shared.fail(number, error)
-            except BaseException:
-                shared.give_back(number)
-                raise
             else:
                 shared.end(trial, TrialState[outcome.state], outcome.values)
                 with suppress(OSError):
