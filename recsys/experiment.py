@@ -84,7 +84,8 @@ def run(config: DictConfig) -> dict[str, float]:
     folder = Path(plain["output_dir"]).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(redact(plain), sort_keys=False, allow_unicode=True))
-    with parts.tracking.run(run_name(plain), plain, _tags()) as tracked:
+    settings = {name: value for name, value in plain.items() if name != "output_dir"}  # that differs between any two runs
+    with parts.tracking.run(run_name(plain), settings, {"output_dir": folder, **_tags()}) as tracked:
         parts.tracking.describe(run_table.ABOUT, run_table.COLUMNS)
         result = _run(parts, plain, folder, tracked, Stages(console))
     _point_latest(folder)

@@ -354,7 +354,7 @@ class _MlflowRun(Run):
         from recsys import serving
 
         self.folder(path, "model")
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as scratch, _hushed("mlflow.pyfunc"):
             serving.describe(path, Path(scratch) / "model")
             self.folder(Path(scratch) / "model", "model")
         if name := self.tracker.register:
@@ -504,6 +504,18 @@ def git_tags(folder: Path) -> dict[str, str]:
         return {}
     commit, _, dirty = told.partition("-")
     return {"git_commit": commit, "git_dirty": str(bool(dirty)).lower(), "mlflow.source.git.commit": commit}
+
+
+@contextmanager
+def _hushed(name: str) -> Iterator[None]:
+    """Without what a logger has to say below a warning."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _quiet() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,11 @@ def test_the_table_shows_baselines_and_both_stages(run: tuple[Path, subprocess.C
         assert word in done.stdout
 
 
+def test_a_run_that_goes_well_has_nothing_to_say_on_stderr(run: tuple[Path, subprocess.CompletedProcess[str]]):
+    _, done = run
+    assert not re.findall(r".*(?:INFO|WARNING|Warning|Error).*", done.stderr)
+
+
 def test_metrics_are_means_over_the_queries(run: tuple[Path, object]):
     folder, _ = run
     values, queries = untimed(folder), pd.read_parquet(folder / "per_query.parquet")
@@ -123,6 +129,8 @@ def test_mlflow_holds_the_run(run: tuple[Path, object], client: mlflow.MlflowCli
     assert "two_stage/ndcg_at_10" in about
     assert str(ROOT) not in about
     assert kept.data.params["retriever.factors"] == "8"
+    assert "output_dir" not in kept.data.params, "two runs would never be alike"
+    assert kept.data.tags["output_dir"] == str(folder)
     assert kept.inputs.dataset_inputs[0].dataset.digest == kept.data.tags["dataset_fingerprint"]
     curve = client.get_metric_history(kept.info.run_id, "candidates/recall_at_k")
     assert [point.step for point in curve] == [10, 20, 50, 100, 200, 500, 1000]

@@ -97,32 +97,55 @@ def test_make_ui_is_this_server():
     assert "-m recsys.tracking" in (ROOT / "Makefile").read_text().partition("\nui:")[2].splitlines()[1]
 
 
-def test_the_table_explains_itself_and_shows_the_headline(home: Path, server: str, page: Any):
-    """The description stands above the runs; the view that it links to has the columns, the best run first."""
-    page.goto(f"{server}/#/experiments/1/runs")
-    link = page.get_by_role("link", name="Open the table with its columns")
-    target = link.get_attribute("href")
+def open_table(server: str, page: Any) -> Any:
+    """The view that the description above the runs links to, which opens in a tab of its own."""
     page.goto("about:blank")
-    page.goto(f"{server}/{target[target.index('#') :]}")
-    page.get_by_text("Sort: two_stage/ndcg_at_10").wait_for()
-    values = figures(home)
-    assert set(values) == set(RUNS)
+    page.goto(f"{server}/#/experiments/1/runs")
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Open the table with its columns").click()
+    table = opened.value
+    table.get_by_text("Sort: two_stage/ndcg_at_10").wait_for()
     for name in RUNS:
-        page.get_by_text(name).first.wait_for()
-    shown = page.inner_text("body")
-    for column in ("two_stage/ndcg_at_10", "retrieval/ndcg_at_10", "candidates/recall_at_200"):
-        assert column in shown
-    best = max(values, key=lambda name: values[name]["two_stage/ndcg_at_10"])
-    assert min(RUNS, key=shown.index) == best
-    for metrics in values.values():
-        assert f"{metrics['retrieval/ndcg_at_10']:.10f}"[:8] in shown
+        table.get_by_role("link", name=name).wait_for()
+    return table
+
+
+def test_the_table_explains_itself_and_shows_the_headline(home: Path, server: str, page: Any):
+    """Its rows hold the figures of the runs' folders, the best run first."""
+    table, values = open_table(server, page), figures(home)
+    assert set(values) == set(RUNS)
+    ranked = sorted(RUNS, key=lambda name: values[name]["two_stage/ndcg_at_10"], reverse=True)
+    for row, name in enumerate(ranked):
+        cells = table.locator(f'.ag-row[row-index="{row}"]')
+        assert name in "".join(cells.all_inner_texts())
+        for metric in ("two_stage/ndcg_at_10", "retrieval/ndcg_at_10", "candidates/recall_at_200"):
+            cell = cells.locator(f'.ag-cell[col-id*="{metric}"]')
+            assert float(cell.inner_text()) == pytest.approx(values[name][metric], abs=1e-9)
 
 
 def test_three_runs_are_compared(home: Path, server: str, page: Any):
-    page.goto(f"{server}/#/experiments/1/runs?viewStateShareKey=recsys")
-    page.get_by_role("checkbox", name="Select all runs").click()
-    page.get_by_role("button", name="Compare", exact=True).click()
-    page.get_by_text("Comparing 3 Runs from 1 Experiment").wait_for()
-    page.get_by_text("two_stage/ndcg_at_10", exact=True).first.wait_for()
-    shown = page.inner_text("body")
-    assert all(name in shown for name in figures(home))
+    """Side by side: their names, what was composed differently, and the headline, as it stands in their folders."""
+    table, values = open_table(server, page), figures(home)
+    table.get_by_role("checkbox", name="Select all runs").click()
+    table.get_by_role("button", name="Compare", exact=True).click()
+    table.get_by_text("Comparing 3 Runs from 1 Experiment").wait_for()
+    heads = table.get_by_role("row").filter(has_text="Run Name:").inner_text().splitlines()
+    columns = [head for head in heads if head in RUNS]
+    assert set(columns) == set(RUNS)
+    table.get_by_role("switch", name="Parameters - Show diff only").click()
+    differing = table.inner_text("body").partition("\nParameters\n")[2].partition("\nMetrics\n")[0]
+    assert "retriever.factors" in differing
+    assert "dataset.scale" not in differing
+    assert "output_dir" not in differing
+    metric = table.get_by_role("link", name="two_stage/ndcg_at_10", exact=True)
+    metrics = table.get_by_role("grid").last  # it draws those rows only that it is scrolled to
+    for _ in range(100):
+        if metric.count():
+            break
+        metrics.evaluate("grid => grid.scrollTop += 100")
+        table.wait_for_timeout(100)
+    height = metric.locator("..").evaluate("cell => cell.style.top")
+    shown = metrics.locator(f'[style*="top: {height}"]').all_inner_texts()
+    assert [float(text) for text in shown] == pytest.approx(
+        [values[name]["two_stage/ndcg_at_10"] for name in columns], abs=0.000501
+    )
