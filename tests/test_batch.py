@@ -1,8 +1,10 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -151,6 +153,7 @@ def test_a_run_without_its_model_is_refused(tmp_path: Path):
         Batch(run=str(tmp_path), out=str(tmp_path / "r.parquet")).write(print, print)
 
 
+@pytest.mark.slow
 def test_on_spark_the_lists_are_the_same_to_the_byte(run: Path, tmp_path: Path):
     pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
     if not shutil.which("java"):
@@ -179,8 +182,8 @@ def test_the_script_says_what_it_wrote_and_what_is_next(run: Path, tmp_path: Pat
     ("option", "message"),
     [("kk=3", "Did you mean 'k'"), ("spark.mastr=x", "Did you mean 'master'"), ("k", "wanted KEY=VALUE"), ("k=0", "k: ")],
 )
-def test_a_wrong_option_is_told_in_a_line(option: str, message: str):
-    done = script(option)
+def test_a_wrong_option_is_told_in_a_line(typed: Callable[..., Any], option: str, message: str):
+    done = typed("scripts/recommend.py", option)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1

@@ -1,9 +1,11 @@
-"""The command line as a user meets it: real processes."""
+"""The command line as a user meets it."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,12 +38,19 @@ def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("retriever.factors=[", "error: "),
     ],
 )
-def test_a_mistake_ends_in_one_line_before_any_work(tmp_path: Path, argument: str, says: str):
-    done = train(tmp_path, "tracking=none", *argument.split())
+def test_a_mistake_ends_in_one_line_before_any_work(typed: Callable[..., Any], argument: str, says: str):
+    done = typed("train.py", "tracking=none", *argument.split())
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "load" not in done.stdout
+
+
+def test_a_mistake_in_a_process_of_its_own(tmp_path: Path):
+    done = train(tmp_path, "retriever=alz")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: retriever: there is no config called 'alz'. Did you mean 'als'?\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_teaches_groups_and_shows_four_commands(tmp_path: Path):

@@ -171,6 +171,7 @@ def test_several_objectives_give_a_front(home):
             assert row[which] == pytest.approx(json.loads((Path(found[which]) / "metrics.json").read_text())[row["metric"]])
 
 
+@pytest.mark.slow
 def test_trials_run_beside_each_other_with_the_joblib_launcher(home):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     options = ("sweep=ranking", "sweep.trials=5", "sweep.folds=2", "sweep.study=beside", "ranker.trees=60")
@@ -200,8 +201,8 @@ def test_trials_run_beside_each_other_with_the_joblib_launcher(home):
         (("sweep=ranking", "sweep.folds=40"), "40 validation windows"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_before_any_trial(tmp_path, arguments, told):
-    done = train(tmp_path, "-m", *TINY, *arguments)
+def test_a_mistake_is_told_in_one_line_before_any_trial(typed, tmp_path, arguments, told):
+    done = typed("train.py", "-m", *TINY, *arguments)
     assert done.returncode == 2
     assert told in done.stderr
     assert done.stderr.count("\n") == 1
