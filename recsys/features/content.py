@@ -8,12 +8,13 @@ import pandas as pd
 from pydantic import PositiveInt
 from scipy import sparse
 
+from recsys import ragged
 from recsys.catalogue import Catalogue
 from recsys.component import State, component
 from recsys.events import EventKind, EventLog
 from recsys.features.base import FeatureFamily
 from recsys.features.embedding import cosines, newest_items, profiles, unit_vectors
-from recsys.features.history import Float64, Int64, Rows, ages, find, smallest
+from recsys.features.history import ages, find, smallest
 from recsys.pools import CandidatePool, Float32
 from recsys.queries import Queries, pair_key
 
@@ -74,6 +75,8 @@ class Content(FeatureFamily):
         cosines(self.vectors, [profiles(self.vectors, of, its, len(queries)) for of, its in chosen], pool, out[:, 11:])
 
     def _prices(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
+        from recsys.features import kernels
+
         n, price = len(queries), self.log_price.take(pool.item, mode="clip")
         seen = self.log_price.take(queries.item, mode="clip").astype(np.float64)
         known = ~np.isnan(seen)
@@ -87,7 +90,7 @@ class Content(FeatureFamily):
         z = (price - mean[pool.row]) / (deviation[pool.row] + 0.1)
         out[:, 0] = z
         out[:, 1] = price - last[pool.row]
-        out[:, 2] = _share_above(price, pool, row, seen, count)
+        kernels.share_above(price, pool.indptr, seen[np.lexsort((seen, row))], ragged.from_counts(count), out[:, 2])
 
     def state(self) -> State:
         """Category, its parent, log price and property direction of each item."""
@@ -118,19 +121,6 @@ def _level(category: npt.NDArray[np.int32], pool: CandidatePool, queries: Querie
     for column, (values, never) in enumerate(zip(per_pair, (0, 0, 0, np.nan), strict=True)):
         np.take(np.append(values, never).astype(np.float32), place, out=out[:, column], mode="clip")
         out[of_candidate < 0, column] = np.nan
-
-
-def _share_above(price: Float32, pool: CandidatePool, row: Rows, seen: Float64, count: Int64) -> Float64:
-    """Part of the query's seen prices that are above each candidate's price."""
-    order = np.lexsort((seen, row))
-    base = 1 + np.nanmax(np.r_[0.0, np.abs(price), np.abs(seen)])
-    line = row[order] * (4 * base) + seen[order]
-    wanted = pool.row * (4 * base) + np.where(np.isnan(price), 0, price).astype(np.float64)
-    by_price = np.argsort(wanted)
-    below = np.empty(len(price), dtype=np.int64)
-    below[by_price] = np.searchsorted(line, wanted[by_price], side="right")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(np.isnan(price), np.nan, (np.cumsum(count)[pool.row] - below) / count[pool.row])
 
 
 def _words(catalogue: Catalogue, most: int) -> sparse.csr_matrix:

@@ -57,9 +57,10 @@ def profiles(vectors: Float32, row: Int64, item: Int64, n: int) -> Float32:
 
 def cosines(vectors: Float32, chosen: Sequence[Float32], pool: CandidatePool, out: Float32) -> None:
     """Fill each column of `out` with the candidates' cosines to one of the `chosen` profiles; NaN where either is unknown."""
-    of_item = vectors.take(pool.item, axis=0, mode="clip")
+    from recsys.features import kernels
+
     for column, profile in enumerate(chosen):
-        np.einsum("ij,ij->i", of_item, profile.take(pool.row, axis=0), out=out[:, column])
+        kernels.cosines(vectors, pool.item, pool.indptr, profile, out[:, column])
 
 
 def _normalised(vectors: Float32) -> Float32:

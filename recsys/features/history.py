@@ -54,16 +54,9 @@ def largest(groups: npt.NDArray[np.integer], values: Float64, n: int) -> Float64
 
 
 def find(ascending: Int64, wanted: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
-    """Position of each wanted key among the `ascending` ones, and whether it is there at all (else the position is any).
+    """Position of each wanted `pair_key` among the `ascending` ones, and whether it is there (else the position is any)."""
+    from recsys.features import kernels
 
-    Sorting what is wanted first makes the search ten times faster: it walks through memory once.
-    """
-    if not len(ascending):
-        return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
-    order = np.argsort(wanted)
-    sorted_keys = wanted[order]
-    sorted_place = np.minimum(np.searchsorted(ascending, sorted_keys), len(ascending) - 1)
     place, found = np.empty(len(wanted), dtype=np.int64), np.empty(len(wanted), dtype=bool)
-    place[order] = sorted_place
-    found[order] = ascending[sorted_place] == sorted_keys
+    kernels.find(ascending, wanted, place, found)
     return place, found

@@ -1,10 +1,8 @@
 """What retrieval said of a candidate: the evidence that the first stage hands to the second."""
 
-import numpy as np
-
 from recsys.component import component
 from recsys.features.base import FeatureFamily
-from recsys.pools import RRF_CONSTANT, CandidatePool, Float32
+from recsys.pools import CandidatePool, Float32
 from recsys.queries import Queries
 
 EACH = ("rank", "rrf", "score", "score_ratio")
@@ -33,21 +31,7 @@ class Source(FeatureFamily):
 
     def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
         """Gather from the pool."""
-        proposed = pool.rank > 0
-        rank = np.where(proposed, pool.rank, np.float32(np.nan))
-        for s in range(len(pool.sources)):
-            best = np.full(pool.n_queries, np.nan, dtype=np.float32)
-            first = pool.rank[s] == 1
-            best[pool.row[first]] = np.abs(pool.score[s, first])
-            best[best == 0] = np.nan
-            start = len(EACH) * s
-            out[:, start] = rank[s]
-            out[:, start + 1] = np.where(proposed[s], 1 / (RRF_CONSTANT + pool.rank[s].astype(np.float32)), 0)
-            out[:, start + 2] = pool.score[s]
-            out[:, start + 3] = pool.score[s] / best[pool.row]
-        n_sources = proposed.sum(axis=0, dtype=np.float32)
-        out[:, -4] = n_sources
-        out[:, -3] = np.fmin.reduce(rank, axis=0)
-        with np.errstate(invalid="ignore"):
-            out[:, -2] = pool.rank.sum(axis=0, dtype=np.float32) / n_sources
+        from recsys.features import kernels
+
+        kernels.evidence(pool.rank, pool.score, pool.indptr, out)
         out[:, -1] = pool.fusion

@@ -3,11 +3,11 @@
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from recsys.component import component
 from recsys.errors import ConfigError
+from recsys.events import Int64
 from recsys.features.base import DerivedFamily, FeatureMatrix
 from recsys.pools import Float32
 
@@ -40,51 +40,25 @@ class WithinQuery(DerivedFamily):
 
     def compute(self, given: FeatureMatrix, out: Float32) -> None:
         """Sort and sum each column query by query."""
-        pool = given.pool
-        if not len(pool):
-            return
-        width = np.diff(pool.indptr)
-        starts, width = pool.indptr[:-1][width > 0], width[width > 0]
-        query = np.repeat(np.arange(len(width)), width)
-        offset = np.repeat(starts, width) - 1
-        share = np.repeat(1 / width.astype(np.float32), width)
+        from recsys.features import kernels
+
         for i, name in enumerate(name for name in self.of if name in given.names):
-            x = given[name]
+            x, indptr = given[name], given.pool.indptr
             rank, z, to_max = (out[:, 3 * i + j] for j in range(3))
-            unknown = np.isnan(x)
-            filled = np.where(unknown, np.float32(0), x)
-            count = np.maximum(width - np.add.reduceat(unknown, starts, dtype=np.int64), 1)
-            mean = np.add.reduceat(filled, starts, dtype=np.float64) / count
-            centred = x - np.repeat(mean.astype(np.float32), width)
-            square = np.where(unknown, np.float32(0), centred * centred)
-            deviation = np.sqrt(np.add.reduceat(square, starts, dtype=np.float64) / count)
-            np.multiply(centred, np.repeat(_inverse(deviation), width), out=z)
-            np.multiply(x, np.repeat(_inverse(np.maximum.reduceat(np.abs(filled), starts)), width), out=to_max)
-            np.multiply(_rank(x, unknown, query) - offset, share, out=rank, casting="same_kind")
-            rank[unknown] = np.nan
+            kernels.relative(x, indptr, z, to_max)
+            key = np.empty(len(x), dtype=np.int64)
+            kernels.greatest_first(x, x.view(np.int32), indptr, key)
+            kernels.ranks(x, indptr, *_sorted(key, len(indptr)), rank)
 
 
-def _rank(x: Float32, unknown: npt.NDArray[np.bool_], query: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Position of each value when the block is sorted by query, then greatest first, NaN last; equal ones share the first.
+def _sorted(key: Int64, n_rows: int) -> tuple[Int64, Int64]:
+    """The keys, `row << 32` less a value each, in ascending order, and where each of them stood.
 
-    Query, value and position are packed into one integer where they fit, which sorts several times faster than indirectly.
+    Key and position are packed into one integer where they fit, which sorts several times faster than indirectly.
     """
-    bits = (np.where(unknown, np.float32(-np.inf), x) + np.float32(0)).view(np.int32)
-    key = (query << 32) - (bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF)))
-    room = len(x).bit_length()
-    if int(query[-1] + 1).bit_length() + 32 + room < 64:
-        packed = np.sort((key << room) | np.arange(len(x)))
-        order, key = packed & ((1 << room) - 1), packed >> room
-    else:
-        order = np.argsort(key)
-        key = key[order]
-    place = np.arange(len(x))
-    place[1:][key[1:] == key[:-1]] = 0
-    rank = np.empty(len(x), dtype=np.int64)
-    rank[order] = np.maximum.accumulate(place)
-    return rank
-
-
-def _inverse(x: npt.NDArray[np.floating]) -> Float32:
-    """1 / x, and 0 for an `x` of 0."""
-    return np.divide(1, x, out=np.zeros(len(x), dtype=np.float32), where=x > 1e-12, casting="same_kind")
+    room = len(key).bit_length()
+    if n_rows.bit_length() + 32 + room < 64:
+        packed = np.sort((key << room) | np.arange(len(key)))
+        return packed >> room, packed & ((1 << room) - 1)
+    order = np.argsort(key)
+    return key[order], order
