@@ -21,11 +21,11 @@ install: .venv/installed  ## .venv with the package, at the pinned versions
 run: install  ## the main job on the built-in synthetic shop
 	$(BIN)/python train.py
 
-test: lint  ## lint, types and every test
-	$(BIN)/pytest -n 2 --dist loadfile
-
-test-fast: .venv/tools  ## the tests that take seconds
+test: lint  ## lint, types and the tests that take seconds each
 	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow'
+
+test-slow: .venv/tools  ## the tests that take minutes: notebooks, servers, browsers, every command of README.md
+	$(BIN)/pytest -n 2 --dist loadfile -m slow
 
 lint: .venv/tools  ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -39,4 +39,4 @@ ui: install  ## the MLflow UI on the default store
 clean:  ## remove the environment, outputs and caches
 	rm -rf .venv outputs .cache .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install run test test-fast lint notebooks ui clean
+.PHONY: help install run test test-slow lint notebooks ui clean
