@@ -28,20 +28,20 @@ CONFIGS = Path(__file__).resolve().parent.parent / "conf"
 def plain_errors(in_job: bool = False) -> Iterator[None]:
     """Tell the mistakes that a user can mend in one line on stderr, with exit code 2; anything else keeps its traceback.
 
-    Inside a job of a multirun errors pass, so that Hydra can tell the job that failed from those that did not.
+    Inside a job of a multirun errors and interrupts pass, so that whoever runs the jobs can tell what became of them.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         yield
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except (UserError, HydraException, OmegaConfBaseException, KeyboardInterrupt) as error:
         if in_job and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
+        if isinstance(error, KeyboardInterrupt):
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
         ParentRun.fail()
         print("error:", " ".join(explain(error, sys.argv[1:]).split()), file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
     except Exception:
         ParentRun.fail()
         raise

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -51,6 +50,25 @@ while (number := shared.claim()) is not None:
         shared.end(trial, TrialState.COMPLETE, [x])
 print("done", flush=True)
 """
+
+HELD = """
+import itertools, runpy, sys, time
+from pathlib import Path
+from recsys.tuning import validation
+
+script, last, judge, calls = sys.argv[1], int(sys.argv[2]), validation.judge, itertools.count(1)
+
+def held(*arguments):
+    if next(calls) == last:
+        Path("held").touch()
+        time.sleep(600)
+    return judge(*arguments)
+
+validation.judge = held
+sys.argv = [script, *sys.argv[3:]]
+runpy.run_path(script, run_name="__main__")
+"""
+"""`train.py` that stays in the middle of a trial, where it judges its second window, say, for as long as a test needs."""
 
 
 def start(url: str, total: int, journal: Path, what: str = "") -> subprocess.Popen:
@@ -218,14 +236,16 @@ def test_a_storage_that_cannot_be_opened_is_told_in_one_line_without_its_passwor
         assert "\n" not in str(error.value)
 
 
-def train(home: Path, *arguments: str) -> subprocess.Popen:
+def train(home: Path, *arguments: str, hold: int = 0) -> subprocess.Popen:
+    """A sweep; it stays where it judges the window number `hold`, if that is given, each trial having two."""
     environment = {**os.environ, "RECSYS_HOME": str(home), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
     shop = ("dataset=synthetic", "dataset.scale=0.01", "features=base", "split.horizon=14d", "split.label_cutoffs=2")
-    stages = ("retriever=popularity", "ranker=lambdarank", "ranker.trees=400", "ranker.early_stopping=400", "ranker.threads=1")
+    stages = ("retriever=popularity", "ranker=lambdarank", "ranker.trees=20", "ranker.threads=1")
     sweep = ("sweep=ranking", "sweep.folds=2", "sweep.heartbeat=1", "sweep.grace=6", "sweep/pruner=none", "sweep.study=shop")
-    command = [sys.executable, str(ROOT / "train.py"), "-m", *shop, *stages, *sweep, f"outputs={home / 'outputs'}", *arguments]
+    script = str(ROOT / "train.py")
+    command = [sys.executable, *(("-c", HELD, script, str(hold)) if hold else (script,))]
     return subprocess.Popen(
-        command,
+        [*command, "-m", *shop, *stages, *sweep, f"outputs={home / 'outputs'}", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -236,27 +256,21 @@ def train(home: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
-def seen(url: str, complete: int, halfway: int, *workers: subprocess.Popen) -> None:
-    """Wait until so many trials are complete at least, and of so many that run the first of two windows is judged."""
-    storage, end = open_storage(url, HEARTBEAT, GRACE, 3), time.monotonic() + 240
-    while time.monotonic() < end:
-        with suppress(KeyError):  # no study yet
-            trials = storage.get_all_trials(storage.get_study_id_from_name("shop"), deepcopy=False)
-            ended = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-            running = [trial for trial in trials if trial.state == TrialState.RUNNING and trial.intermediate_values]
-            if len(ended) >= complete and len(running) >= halfway:
-                return
-        assert all(worker.poll() is None for worker in workers), [worker.communicate() for worker in workers]
-        time.sleep(0.02)
-    raise AssertionError("waited in vain")
+def until_held(home: Path, worker: subprocess.Popen) -> None:
+    """Wait until the worker is in the middle of the trial where it stays."""
+    end = time.monotonic() + 300
+    while not (home / "held").exists():
+        assert worker.poll() is None, worker.communicate()
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
 def test_of_two_sweeps_one_is_killed_in_mid_trial_and_no_trial_is_lost_or_run_twice(url, tmp_path):
     total = 8
     options = (f"sweep.storage={url}", f"sweep.trials={total}", "tracking=none")
-    victim, other = (train(tmp_path, *options) for _ in range(2))
-    seen(url, 1, 2, victim, other)
+    victim, other = train(tmp_path, *options, hold=2), train(tmp_path, *options)
+    until_held(tmp_path, victim)
     os.killpg(victim.pid, signal.SIGKILL)
     victim.communicate()
     told, trouble = other.communicate(timeout=300)
@@ -279,8 +293,8 @@ def test_of_two_sweeps_one_is_killed_in_mid_trial_and_no_trial_is_lost_or_run_tw
 def test_an_interrupted_sweep_ends_with_its_summary_and_goes_on_where_it_stopped(tmp_path):
     url, total = f"sqlite:///{tmp_path / 'optuna.db'}", 4
     options = (f"sweep.trials={total}", "tracking=mlflow")
-    first = train(tmp_path, *options)
-    seen(url, 2, 1, first)
+    first = train(tmp_path, *options, hold=6)
+    until_held(tmp_path, first)
     os.killpg(first.pid, signal.SIGINT)
     told, trouble = first.communicate(timeout=300)
     assert first.returncode == 130
@@ -291,6 +305,7 @@ def test_an_interrupted_sweep_ends_with_its_summary_and_goes_on_where_it_stopped
     study = optuna.load_study(study_name="shop", storage=url)
     before = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
     (stopped,) = [trial for trial in study.trials if trial.state == TrialState.FAIL]
+    assert list(stopped.intermediate_values) == [1]
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert client.get_run(study.user_attrs["parent_run"]).info.status == "KILLED"
 
