@@ -244,7 +244,9 @@ def _without_each(deep: CandidatePool, truth: Truth, found_by: Mask, budget: int
 
     def part(s: int) -> npt.NDArray[np.float64]:
         weight = 1.0 if weights is None else weights.get(deep.sources[s], 0.0)
-        return np.where(deep.rank[s] > 0, weight / (RRF_CONSTANT + deep.rank[s].astype(np.float64)), 0)
+        of_rank = weight / (RRF_CONSTANT + np.arange(deep.rank[s].max(initial=0) + 1.0))
+        of_rank[0] = 0
+        return of_rank[deep.rank[s]]
 
     whole = sum((part(s) for s in range(1, len(deep.sources))), start=part(0))
     agrees = among_first(whole) == found_by.any(axis=0)

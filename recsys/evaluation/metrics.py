@@ -24,9 +24,6 @@ METRICS = ("hit_rate", "ndcg", "mrr", "recall", "map", "precision", "filled")
 CUTOFFS = (1, 3, 5, 10, 20)
 POOL_CUTOFFS = (10, 20, 50, 100, 200, 500)
 
-BLOCK = 1 << 20
-"""Comparisons of candidates made at once."""
-
 
 def names(ks: Sequence[int] = CUTOFFS) -> tuple[str, ...]:
     """The names that `per_query` gives its values, `hit_rate_at_1` and on, in its order.
@@ -112,14 +109,10 @@ def locate(pool: CandidatePool, truth: Truth) -> tuple[Int64, Mask]:
 
 def places(pool: CandidatePool, at: Int64, score: npt.NDArray[np.floating]) -> Int64:
     """Place, from 1, of the candidates `at` (rows of the pool) in their queries' order by `score`, ties by item number."""
-    rivals = np.diff(pool.indptr)[pool.row[at]]
+    from recsys.evaluation import kernels
+
     place = np.empty(len(at), dtype=np.int64)
-    for some in np.split(np.arange(len(at)), np.flatnonzero(np.diff(np.cumsum(rivals) // BLOCK)) + 1):
-        indptr, rival = ragged.take(pool.indptr, pool.row[at[some]])
-        own = np.repeat(at[some], rivals[some])
-        gap = score[rival] - score[own]
-        ahead = (gap > 0) | ((gap == 0) & (rival < own))  # items ascend inside a query
-        place[some] = np.add.reduceat(ahead, indptr[:-1], dtype=np.int64) + 1 if len(some) else 0
+    kernels.places(pool.indptr, pool.row[at], at, score, place)
     return place
 
 
