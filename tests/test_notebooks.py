@@ -20,13 +20,17 @@ def _read(path):
 
 
 def _run(notebook, folder, monkeypatch):
-    """Execute in `folder`, with a project folder of its own; gives the figures and everything else that was shown."""
+    """Execute in `folder`, with a project folder of its own; gives the figures and everything else that was shown.
+
+    Nothing may come on stderr: a reader takes a library's warning for a mistake of their own.
+    """
     for name, value in {"RECSYS_HOME": folder, "OMP_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     resources = {"metadata": {"path": str(folder)}}
     nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]
     shown = [output.get("text") or output["data"].get("text/plain", "") for output in outputs if output.output_type != "error"]
     return [output for output in outputs if "image/png" in output.get("data", {})], "\n".join(shown)
 
