@@ -164,10 +164,11 @@ def summarise(folds: Sequence[JudgedFold], k: int, seed: int) -> Judgement:
     diagnosed = diagnosis.values(evidence, k)
     values = accuracy | other | diagnosed
     table = np.stack(list(values.values()), axis=1)
-    intervals = dict(zip(values, mean_intervals(table, evidence.user, seed), strict=True))
+    found = dict(zip(values, mean_intervals(table, evidence.user, seed), strict=True))
     for name, (ratio, weight) in diagnosis.efficiency(evidence, diagnosed, k).items():
-        [intervals[name]] = bootstrap(ratio, evidence.user, weights=weight, seed=seed)
-    intervals = {name: each for name, each in intervals.items() if np.isfinite(each.value)}
+        [found[name]] = bootstrap(ratio, evidence.user, weights=weight, seed=seed)
+    document = diagnosis.document(evidence, diagnosed, found, k)
+    intervals = {name: each for name, each in found.items() if np.isfinite(each.value)}
     figures = {name: each.value for name, each in intervals.items()}
     overall = {name: float(np.mean([fold.overall[name] for fold in folds])) for name in folds[0].overall}
     figures |= {name: value for name, value in overall.items() if np.isfinite(value)}
@@ -177,11 +178,10 @@ def summarise(folds: Sequence[JudgedFold], k: int, seed: int) -> Judgement:
             means = metrics.mean(fold.accuracy)
             figures |= {f"fold/{i}/{name}": each for name, each in means.items() if name.rpartition("/")[2] in TABLE}
             figures[f"fold/{i}/queries/count"] = float(len(fold.test.queries))
-    found = verdict.judge(evidence, diagnosed, k, seed)
-    document = diagnosis.document(evidence, diagnosed, intervals, k)
-    document |= {"verdict": found.document(), "beyond": _beyond_rows(intervals, overall)}
+    judged = verdict.judge(evidence, diagnosed, k, seed)
+    document |= {"verdict": judged.document(), "beyond": _beyond_rows(intervals, overall)}
     stage = np.array(list(diagnosis.STAGES))[diagnosis.stage(evidence, k)]
-    return Judgement(accuracy, figures, intervals, found, stage, document)
+    return Judgement(accuracy, figures, intervals, judged, stage, document)
 
 
 def _pooled(folds: Sequence[PerQuery]) -> PerQuery:

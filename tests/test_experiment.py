@@ -188,3 +188,20 @@ def test_refit_saves_a_model_of_the_whole_log(home: Path, run: tuple[Path, objec
     assert saved.ranker.importance() != before.ranker.importance()
     newcomer = log.users.ids[len(before.history.users)]
     assert saved.recommend([newcomer]).item[0, 0] is not None
+
+
+def test_a_retriever_that_finds_nothing_is_judged_all_the_same(tmp_path: Path):
+    """No categories, so that nothing is found: nothing to divide by, and a verdict that says which stage it is."""
+    times = np.arange(300)
+    shop = pd.DataFrame({"user": times % 17, "item": times % 7, "time": times * 3_600_000 + 1_400_000_000_000})
+    shop.to_csv(tmp_path / "shop.csv", index=False)
+    options = ("dataset=csv", "dataset.path=shop.csv", "retriever=category", "ranker=none", "tracking=none", "cache=off")
+    done = train(tmp_path, options=options)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "outputs" / "latest"
+    metrics, diagnosis = (json.loads((folder / name).read_text()) for name in ("metrics.json", "diagnosis.json"))
+    assert metrics["candidates/recall_at_200"] == metrics["two_stage/hit_rate_at_10"] == 0
+    assert "efficiency/hit_rate_at_10" not in metrics
+    assert diagnosis["ceiling"]["hit_rate_at_10"]["efficiency"] is None
+    assert "retrieval-bound" in done.stdout
+    assert (folder / "report.html").is_file()
