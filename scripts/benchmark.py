@@ -42,7 +42,7 @@ from recsys.pools import CandidatePool
 from recsys.queries import Queries, pair_key
 from recsys.ranking import RetrievalOrder
 from recsys.recommender import TwoStageRecommender
-from recsys.retrieval import ALS, BPR, Covisitation, Hybrid, ItemKNN, Retriever
+from recsys.retrieval import ALS, BPR, Hybrid, ItemKNN, Retriever
 from recsys.retrieval.base import SIGNAL_WEIGHTS, kind_weights
 from recsys.splits import Split, Task, Window
 from recsys.stages import Stages
@@ -139,8 +139,8 @@ class Shop:
 
     @cached_property
     def task(self) -> Task:
-        """Users with two events or more who come back in the last four weeks, and what they touch then."""
-        split = Split(min_events=2, target_events=list(KINDS))  # type: ignore[call-arg]
+        """Users who come back in the last four weeks, and what they touch then."""
+        split = Split(target_events=list(KINDS))  # type: ignore[call-arg]
         task = split.test_task(self.log, Window(self.end - days(28), self.end))
         n = min(len(task.queries), max(int(QUERIES * self.scale), 50))
         some = np.linspace(0, len(task.queries) - 1, n).astype(np.int64)
@@ -216,7 +216,9 @@ def peers(shop: Shop) -> Iterator[Row]:
     solver.item_factors = als.item_factors
 
     def folded_in() -> Int32:
-        likes = summed(queries.row, als.column(queries.item), queries.kind, (len(queries), len(als.item)))
+        column = als.column(queries.item)
+        known = column >= 0
+        likes = summed(queries.row[known], column[known], queries.kind[known], (len(queries), len(als.item)))
         return als.item[solver.recommend(asked, likes, N=K, filter_already_liked_items=False, recalculate_user=True)[0]]
 
     yield _top(shop, "als", als, folded_in)
@@ -279,8 +281,9 @@ def _top(shop: Shop, what: str, own: Retriever, peer: Callable[[], Int32]) -> Ro
 
 
 def overlap(own: Int32, peer: Int32) -> float:
-    """Share of the peer's lists that ours hold too."""
-    theirs, ours = (pair_key(np.nonzero(lists >= 0)[0], lists[lists >= 0]) for lists in (peer, own))
+    """Share of the peer's lists that ours hold too, where ours hold anything: for a vector of 0 a peer lists any items."""
+    lists = (each[own[:, 0] >= 0] for each in (peer, own))
+    theirs, ours = (pair_key(np.nonzero(each >= 0)[0], each[each >= 0]) for each in lists)
     return float(np.isin(theirs, ours).mean())
 
 
@@ -290,7 +293,7 @@ def fits(shop: Shop) -> Iterator[Row]:
     for name in ("covisitation", "session_knn", "popularity"):
         [own] = seconds(lambda name=name: shop.fitted(shop.retriever(name)))  # type: ignore[misc]
         yield Row(f"{name}: fit", own, against, shop.sort, Promise(8, " s"), own)
-    covisitation = shop.fitted(Covisitation())
+    covisitation = shop.fitted(shop.retriever("covisitation"))
     [own] = seconds(lambda: covisitation.retrieve(shop.queries, K))
     promise = Promise(4_000, " queries/s", at_least=True)
     yield Row(f"covisitation: top {K}", own, against, shop.sort, promise, len(shop.queries) / own)

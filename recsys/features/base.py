@@ -160,11 +160,6 @@ def _blocks(pool: CandidatePool) -> Iterator[tuple[int, int]]:
     return pairwise(edges)
 
 
-def gather(values: npt.NDArray[np.floating], index: npt.NDArray[np.integer], out: Float32) -> None:
-    """Fill `out` with `values[index]`. The last value stands for every index beyond it: an item that the fit did not know."""
-    np.take(values, index, out=out, mode="clip")
-
-
 def spread(values: npt.NDArray[np.generic], pool: CandidatePool, out: Float32) -> None:
     """Fill `out` with the value of each candidate's query."""
     out[:] = np.repeat(values.astype(np.float32), np.diff(pool.indptr))

@@ -59,8 +59,7 @@ def cosines(vectors: Float32, chosen: Sequence[Float32], pool: CandidatePool, ou
     """Fill each column of `out` with the candidates' cosines to one of the `chosen` profiles; NaN where either is unknown."""
     from recsys.features import kernels
 
-    for column, profile in enumerate(chosen):
-        kernels.cosines(vectors, pool.item, pool.indptr, profile, out[:, column])
+    kernels.cosines(vectors, pool.item, pool.indptr, np.stack(chosen), out)
 
 
 def _normalised(vectors: Float32) -> Float32:

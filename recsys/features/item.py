@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat
 from recsys.catalogue import Catalogue
 from recsys.component import State, component
 from recsys.events import KINDS, MILLISECONDS_PER_DAY, EventKind, EventLog, days
-from recsys.features.base import FeatureFamily, gather
+from recsys.features.base import FeatureFamily
 from recsys.features.history import Float64, count_distinct
 from recsys.pools import CandidatePool, Float32
 from recsys.queries import Queries, pair_key
@@ -70,7 +70,7 @@ class Item(FeatureFamily):
         newest[log.item] = log.time
         newest_purchase[bought.item] = bought.time
         ages = [(end - time) / MILLISECONDS_PER_DAY for time in (newest, newest_purchase, log.item_born)]
-        self.table = np.full((n + 1, len(self.columns(()))), np.nan, dtype=np.float32, order="F")
+        self.table = np.full((n + 1, len(self.columns(()))), np.nan, dtype=np.float32)
         columns = [
             *np.log1p(np.hstack([*windows, total])).T,
             np.log1p(users),
@@ -94,9 +94,9 @@ class Item(FeatureFamily):
 
     def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
         """Gather by item."""
-        item = pool.item.astype(np.intp)
-        for column in range(self.table.shape[1]):
-            gather(self.table[:, column], item, out[:, column])
+        from recsys.features import kernels
+
+        kernels.gather(self.table, pool.item, out)
 
     def state(self) -> State:
         """The table of items."""

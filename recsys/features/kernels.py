@@ -41,15 +41,29 @@ def find(ascending: Int64, wanted: Int64, place: Int64, found: Bool) -> None:
         place[n] = min(low, len(ascending) - 1)
 
 
+@njit(cache=True, nogil=True)
+def gather(table: Float32, item: Int32, out: Float32) -> None:
+    """Fill `out` with the row of each item, the last row for an item beyond it, which the fit did not know."""
+    for n in range(len(item)):
+        at = min(item[n], len(table) - 1)
+        for column in range(table.shape[1]):
+            out[n, column] = table[at, column]
+
+
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def cosines(vectors: Float32, item: Int32, indptr: Int64, profile: Float32, out: Float32) -> None:
-    """Fill `out` with the product of each candidate's vector, the last where it has none, and its query's `profile`."""
+def cosines(vectors: Float32, item: Int32, indptr: Int64, profiles: Float32, out: Float32) -> None:
+    """Fill a column of `out` for each of the `profiles` (`float32[p, q, d]`) with its product with the candidates' vectors.
+
+    The last vector is that of an item that the fit did not know.
+    """
     for row in range(len(indptr) - 1):
         for n in range(indptr[row], indptr[row + 1]):
-            at, total = min(item[n], len(vectors) - 1), np.float32(0)
-            for k in range(vectors.shape[1]):
-                total += vectors[at, k] * profile[row, k]
-            out[n] = total
+            at = min(item[n], len(vectors) - 1)
+            for column in range(len(profiles)):
+                total = np.float32(0)
+                for k in range(vectors.shape[1]):
+                    total += vectors[at, k] * profiles[column, row, k]
+                out[n, column] = total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
