@@ -397,6 +397,7 @@ def measure(shop: Shop, parts: Sequence[str], console: Console | None = None) ->
             with console.status(f"{part}: warming up …") as status:
                 if part != "rerun":
                     list(PARTS[part](small))
+                status.update(f"{part} …")
                 rows[part] = []
                 for row in PARTS[part](shop):
                     rows[part].append(row)
@@ -440,6 +441,10 @@ def main(arguments: list[str] | None = None) -> int:
     for part in options.parts:
         if part not in PARTS:
             parser.error(f"there is no part called {part!r}.{nearest(part, PARTS)}")
+    if options.scale <= 0:
+        parser.error(f"--scale: wanted more than 0, found {options.scale:g}")
+    if options.out and not options.out.resolve().parent.is_dir():
+        parser.error(f"--out: there is no folder {options.out.resolve().parent}")
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     with console.status("simulating the shop …"):
         shop = Shop(options.scale)
