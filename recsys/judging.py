@@ -152,6 +152,7 @@ def judge_fold(
             reached=reached,
             seconds=seconds,
             weights=retriever.weight if isinstance(retriever, Hybrid) else None,
+            fused=retriever.depth if isinstance(retriever, Hybrid) else None,
             fold=number,
         )
     return JudgedFold(test, lists, accuracy, _apart(lists, test) | other, overall, evidence, placed)

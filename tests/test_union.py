@@ -97,6 +97,13 @@ class TestOrder:
         union = hybrid(a=a, b=b, c=c, fallback=["c"], quotas={"a": of_a, "b": of_b}, depth=12)
         same(union.pool(nobody(2), 12).top(k), union.pool(nobody(2), k))
 
+    @given(item_lists, item_lists, st.integers(1, 6))
+    def test_who_asks_for_more_than_the_depth_gets_the_same_list_and_more(self, a: list[int], b: list[int], depth: int) -> None:
+        union = hybrid(a=a, b=b, depth=depth)
+        within = {item for source in (a, b) for item in source[:depth]}
+        assert listed(union, 12)[: len(within)] == listed(union, depth + 12)[: len(within)]
+        assert listed(union, depth) == listed(union, 12)[:depth]
+
     @given(item_lists, item_lists, item_lists, st.integers(1, 6), st.integers(1, 6))
     def test_quotas_against_a_plain_loop(self, a: list[int], b: list[int], c: list[int], of_a: int, of_b: int) -> None:
         chosen = a[:of_a]

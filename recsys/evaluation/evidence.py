@@ -111,9 +111,11 @@ class Evidence:
         reached: Mapping[str, Mask] | None = None,
         seconds: Mapping[str, float] | None = None,
         weights: Mapping[str, float] | None = None,
+        fused: int | None = None,
         fold: int = 0,
     ) -> "Evidence":
-        """From one fold: `pool` went to the ranker, `deep` is what it was cut from, `weights` those of the sources' fusion."""
+        """From one fold: `pool` went to the ranker, `deep` is what it was cut from; the sources' fusion has `weights`, and
+        counts their first `fused` items, or all."""
         place = metrics.retrieval_rank(deep, truth)
         row, pooled = metrics.locate(pool, truth)
         found_by = np.zeros((len(pool.sources), len(truth.item)), dtype=bool)
@@ -137,7 +139,7 @@ class Evidence:
             place=place,
             pooled=pooled,
             found_by=found_by,
-            found_without=_without_each(deep, truth, found_by, budget, weights),
+            found_without=_without_each(deep, truth, found_by, budget, weights, fused),
             reached=(doubled if depth >= 2 * budget else {}) | dict(reached or {}),
             seconds=dict(seconds or {}),
         )
@@ -225,7 +227,9 @@ def _has_cart(queries: Queries) -> Mask:
     return np.asarray(np.bincount(pairs[waiting] >> 32, minlength=len(queries)) > 0)
 
 
-def _without_each(deep: CandidatePool, truth: Truth, found_by: Mask, budget: int, weights: Mapping[str, float] | None) -> Mask:
+def _without_each(
+    deep: CandidatePool, truth: Truth, found_by: Mask, budget: int, weights: Mapping[str, float] | None, fused: int | None
+) -> Mask:
     """Which targets reciprocal rank fusion of the other sources would put among the first `budget`.
 
     Where the pool's own order is not such a fusion, what only the missing source found is lost, and no more.
@@ -246,6 +250,8 @@ def _without_each(deep: CandidatePool, truth: Truth, found_by: Mask, budget: int
         weight = 1.0 if weights is None else weights.get(deep.sources[s], 0.0)
         of_rank = weight / (RRF_CONSTANT + np.arange(deep.rank[s].max(initial=0) + 1.0))
         of_rank[0] = 0
+        if fused is not None:
+            of_rank[fused + 1 :] = 0
         return of_rank[deep.rank[s]]
 
     whole = sum((part(s) for s in range(1, len(deep.sources))), start=part(0))

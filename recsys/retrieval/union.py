@@ -33,8 +33,9 @@ class Hybrid(Retriever):
     A candidate stands the earlier, the larger Σ over the sources of weight · 1 / (60 + rank) (reciprocal rank fusion: Cormack,
     Clarke and Büttcher, SIGIR 2009). With quotas, each source first adds as many items as its quota says, not counting those
     that are there already, so that sources that agree do not eat each other's budget; all of these stand before the rest.
-    What only a fallback proposes comes last. The order does not depend on the number asked for, so
-    `pool(queries, 500).top(200)` is `pool(queries, 200)`, evidence and all, for every number up to `depth`.
+    What sources propose below `depth`, where more than that is asked for, stands behind, and what only a fallback proposes comes
+    last. So the first `depth` places do not depend on the number asked for: `pool(queries, 500).top(200)` is
+    `pool(queries, 200)`, evidence and all, where neither exceeds `depth`.
 
     `budget: learn` hands out the quotas, and `fusion: learned` sets the weights, by the last `learn_horizon_days` before the
     cutoff: the sources are fitted on what came before these days and asked for what happened in them, then fitted anew on
@@ -118,10 +119,16 @@ class Hybrid(Retriever):
         pool = self._evidence(queries, depth)
         total = sum(self.weight.values())
         reciprocal = _reciprocal_ranks(pool)
-        order = np.zeros(len(pool))
+        order, further = np.zeros(len(pool)), np.zeros(len(pool))
         for name, weight in self.weight.items():
-            order += weight / total * reciprocal[pool.sources.index(name)]
+            source = pool.sources.index(name)
+            part = weight / total * reciprocal[source]
+            near = pool.rank[source] <= self.depth
+            order += np.where(near, part, 0)
+            further += np.where(near, 0, part)
         order += _chosen(pool, self.plan) * (order > 0) / (RRF_CONSTANT + 1)
+        late = (order == 0) & (further > 0)
+        order[late] = further[late] - 1
         for place, name in enumerate(self.fallback):
             rank = pool.rank[pool.sources.index(name)]
             filling = (order == 0) & (rank > 0)
