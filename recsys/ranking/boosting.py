@@ -11,7 +11,6 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from recsys.component import component
 from recsys.errors import ConfigError, nearest
-from recsys.pools import Float32
 from recsys.ranking.base import Examples
 from recsys.ranking.learning import Learned, Table, divide
 from recsys.ranking.validation import ValidationNdcg
@@ -83,9 +82,9 @@ class Boosted(Learned):
         """−1, 0 or 1 for each column."""
         return [self.monotone.get(name, 0) for name in self.names]
 
-    def workers(self, values: Float32) -> int:
-        """Number of threads for a table of this size: threads that wait for each other make a small one slower."""
-        return self.threads or min(os.cpu_count() or 1, 1 + values.size // CELLS_A_THREAD)
+    def workers(self, cells: int) -> int:
+        """Number of threads for so many values: threads that wait for each other make a small table slower."""
+        return self.threads or min(os.cpu_count() or 1, 1 + cells // CELLS_A_THREAD)
 
 
 def optional(library: str, ranker: str) -> Any:

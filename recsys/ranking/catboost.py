@@ -34,7 +34,8 @@ class CatBoost(Boosted):
     def grow(self, table: Table, trees: int, judge: tuple[ValidationNdcg, Examples] | None) -> list[float]:
         """See `Boosted`."""
         self.model = None
-        if _all_alike(table.values):  # which CatBoost refuses to learn from
+        values = table.values
+        if _all_alike(values):  # which CatBoost refuses to learn from
             return [judge[0](np.zeros(len(judge[1].features.pool)))] if judge else []
         bounds = {"monotone_constraints": self.directions()} if self.monotone else {}
         model = self._library.CatBoost(
@@ -46,14 +47,14 @@ class CatBoost(Boosted):
                 "l2_leaf_reg": self.l2,
                 "rsm": self.feature_fraction,
                 "random_seed": self.seed,
-                "thread_count": self.workers(table.values),
+                "thread_count": self.workers(values.size),
                 "allow_writing_files": False,
                 "verbose": False,
             }
             | bounds
         )
         group = np.repeat(np.arange(len(table.groups)), table.groups)
-        model.fit(self._library.Pool(table.values, table.grade / table.grade.max(), group_id=group))
+        model.fit(self._library.Pool(values, table.grade / table.grade.max(), group_id=group))
         self.model = model
         if judge is None:
             return []
@@ -75,7 +76,9 @@ class CatBoost(Boosted):
         self.check(features)
         if self.model is None or not len(features.values):
             return np.zeros(len(features.values), dtype=np.float32)
-        score = self.model.predict(features.values, prediction_type="RawFormulaVal", thread_count=self.workers(features.values))
+        score = self.model.predict(
+            features.values, prediction_type="RawFormulaVal", thread_count=self.workers(features.values.size)
+        )
         return np.asarray(score, dtype=np.float32)
 
     def contributions(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:

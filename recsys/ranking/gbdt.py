@@ -53,12 +53,12 @@ class LightGBM(Boosted):
             "seed": self.seed,
             "deterministic": True,
             "force_col_wise": True,
-            "num_threads": self.workers(table.values),
+            "num_threads": self.workers(table.cells),
             "verbosity": -1,
         }
         categorical = [self.column(name, "categorical") for name in self.categorical]
         data = lgb.Dataset(
-            table.values, label, group=table.groups, feature_name=list(self.names), categorical_feature=categorical
+            list(table.parts), label, group=table.groups, feature_name=list(self.names), categorical_feature=categorical
         )
         curve: list[float] = []
         if judge is None:
@@ -83,7 +83,7 @@ class LightGBM(Boosted):
     def _predict(self, features: FeatureMatrix, **how: Any) -> npt.NDArray[np.float64]:
         self.check(features)
         assert self.booster is not None
-        workers = self.workers(features.values)
+        workers = self.workers(features.values.size)
         return np.asarray(self.booster.predict(features.values, num_threads=workers, raw_score=True, **how))
 
     def score(self, features: FeatureMatrix) -> Float32:

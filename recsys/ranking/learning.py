@@ -24,12 +24,26 @@ HELD_OUT = 3
 class Table:
     """Candidates of several label windows below each other, ready to learn from.
 
-    `values`: `float32[n, f]`, column-major; `grade`: `float32[n]`; `groups`: lengths of the groups, each with a relevant one.
+    `parts`: `float32[n, f]` of each window, column-major; `grade`: `float32[n]` of all; `groups`: lengths of the groups, each
+    with a relevant one.
     """
 
-    values: Float32
+    parts: tuple[Float32, ...]
     grade: Float32
     groups: npt.NDArray[np.int64]
+
+    @property
+    def cells(self) -> int:
+        """How many values there are."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def values(self) -> Float32:
+        """All parts as one matrix, a copy that is as large as they are: `float32[n, f]`, column-major."""
+        values = np.empty((len(self.grade), self.parts[0].shape[1]), dtype=np.float32, order="F")
+        for column in range(values.shape[1]):
+            np.concatenate([part[:, column] for part in self.parts], out=values[:, column])
+        return values
 
 
 @component
@@ -56,10 +70,8 @@ class Learned(Ranker):
         self.names = windows[0].features.names
         kept = [window.where(self._chosen(window, number)) for number, window in enumerate(windows)]
         sizes = np.concatenate([np.diff(window.features.pool.indptr) for window in kept])
-        values = np.empty((int(sizes.sum()), len(self.names)), dtype=np.float32, order="F")
-        for column in range(len(self.names)):
-            np.concatenate([window.features.values[:, column] for window in kept], out=values[:, column])
-        return Table(values, np.concatenate([window.grade for window in kept]), sizes[sizes > 0])
+        parts = tuple(window.features.values for window in kept)
+        return Table(parts, np.concatenate([window.grade for window in kept]), sizes[sizes > 0])
 
     def _chosen(self, window: Examples, number: int) -> npt.NDArray[np.bool_]:
         """Groups with a relevant candidate, and of each group its relevant ones and so many others."""

@@ -47,7 +47,7 @@ class XGBoost(Boosted):
             "lambdarank_num_pair_per_sample": self.pairs,
             "tree_method": "hist",
             "seed": self.seed,
-            "nthread": self.workers(table.values),
+            "nthread": self.workers(table.cells),
             "disable_default_eval_metric": 1,
         }
         if self.objective == "rank:ndcg":
@@ -83,7 +83,7 @@ class XGBoost(Boosted):
 
     def _predict(self, features: FeatureMatrix, **how: Any) -> npt.NDArray[np.floating]:
         self.check(features)
-        self.model.set_param({"nthread": self.workers(features.values)})
+        self.model.set_param({"nthread": self.workers(features.values.size)})
         return np.asarray(self.model.predict(self._library.DMatrix(features.values), **how))
 
     def score(self, features: FeatureMatrix) -> Float32:

@@ -33,7 +33,7 @@ class Hybrid(Retriever):
     A candidate stands the earlier, the larger Σ over the sources of weight · 1 / (60 + rank) (reciprocal rank fusion: Cormack,
     Clarke and Büttcher, SIGIR 2009). With quotas, each source first adds as many items as its quota says, not counting those
     that are there already, so that sources that agree do not eat each other's budget; all of these stand before the rest.
-    What sources propose below `depth`, where more than that is asked for, stands behind, and what only a fallback proposes comes
+    What sources propose below `depth`, where more is asked for, stands behind these, and what only a fallback proposes comes
     last. So the first `depth` places do not depend on the number asked for: `pool(queries, 500).top(200)` is
     `pool(queries, 200)`, evidence and all, where neither exceeds `depth`.
 
