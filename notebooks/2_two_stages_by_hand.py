@@ -17,7 +17,6 @@
 # %%
 # %matplotlib inline
 import tempfile
-import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -35,7 +34,6 @@ from recsys.report import plots
 from recsys.splits import Split
 
 plt.rcParams |= {"figure.dpi": 120, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
-warnings.filterwarnings("ignore", "IProgress not found")
 
 # %% [markdown]
 # The next cell is the only one to change for your own events. Every option of a CSV is explained in `conf/dataset/csv.yaml`.

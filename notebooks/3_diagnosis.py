@@ -17,8 +17,6 @@
 
 # %%
 # %matplotlib inline
-import warnings
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -36,7 +34,6 @@ from recsys.splits import Split
 from recsys.stages import Stages
 
 plt.rcParams |= {"figure.dpi": 120, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
-warnings.filterwarnings("ignore", "IProgress not found")
 
 # %% [markdown]
 # The next cell is the only one to change for your own events. Every option of a CSV is explained in `conf/dataset/csv.yaml`.

@@ -19,10 +19,8 @@ import os
 import shlex
 import subprocess
 import sys
-import warnings
 
 import matplotlib.pyplot as plt
-import mlflow
 import numpy as np
 import pandas as pd
 import yaml
@@ -36,7 +34,6 @@ from recsys.report.plots import BLUE
 from recsys.tracking import absolute_uri, home
 
 plt.rcParams |= {"figure.dpi": 120, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
-warnings.filterwarnings("ignore", "IProgress not found")
 
 # %% [markdown]
 # The next cell is the only one to change for your own events. Every option of a CSV is explained in `conf/dataset/csv.yaml`.
@@ -79,6 +76,8 @@ printed = train("retriever=history,covisitation", "ranker=none,lambdarank")
 # A run in MLflow holds parameters, tags and metrics under flat names; the runs of one command have one parent.
 
 # %%
+import mlflow  # noqa: E402
+
 mlflow.set_tracking_uri(absolute_uri(os.environ.get("MLFLOW_TRACKING_URI")))
 store = mlflow.MlflowClient()
 

@@ -18,7 +18,6 @@
 # %matplotlib inline
 import json
 import tempfile
-import warnings
 from collections import Counter
 from dataclasses import replace
 from html import escape
@@ -40,7 +39,6 @@ from recsys.report import plots
 from recsys.splits import Split
 
 plt.rcParams |= {"figure.dpi": 120, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
-warnings.filterwarnings("ignore", "IProgress not found")
 pd.set_option("display.max_colwidth", None)
 
 # %% [markdown]
