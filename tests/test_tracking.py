@@ -12,7 +12,6 @@ import yaml
 from matplotlib.figure import Figure
 from mlflow.utils import validation
 
-from recsys import tracking
 from recsys.catalogue import Catalogue
 from recsys.component import construct
 from recsys.datasets.base import Dataset, Funnel
@@ -29,8 +28,10 @@ from recsys.tracking import (
     Run,
     absolute_uri,
     flatten,
+    form,
     git_tags,
     home,
+    store,
     ui_command,
     valid_name,
 )
@@ -156,7 +157,7 @@ def test_home_is_named_or_holds_train_py(monkeypatch, tmp_path):
     for folder in (package, work):
         folder.mkdir(parents=True)
     monkeypatch.delenv("RECSYS_HOME", raising=False)
-    monkeypatch.setattr(tracking, "__file__", str(package / "tracking.py"))
+    monkeypatch.setattr(store, "__file__", str(package / "tracking" / "store.py"))
     monkeypatch.chdir(work)
     assert home() == work
     (tmp_path / "work" / "train.py").touch()
@@ -303,11 +304,11 @@ def test_a_run_is_named_by_the_job_unless_the_settings_do(tracker, client):
 
 
 def test_the_limits_are_those_of_mlflow():
-    assert tracking.NAME_LENGTH == validation.MAX_ENTITY_KEY_LENGTH
-    assert tracking.PARAM_LENGTH == validation.MAX_PARAM_VAL_LENGTH
-    assert tracking.TAG_LENGTH == validation.MAX_TAG_VAL_LENGTH
-    assert tracking.PARAMS_PER_BATCH == validation.MAX_PARAMS_TAGS_PER_BATCH
-    assert tracking.METRICS_PER_BATCH == validation.MAX_METRICS_PER_BATCH
+    assert form.NAME_LENGTH == validation.MAX_ENTITY_KEY_LENGTH
+    assert form.PARAM_LENGTH == validation.MAX_PARAM_VAL_LENGTH
+    assert form.TAG_LENGTH == validation.MAX_TAG_VAL_LENGTH
+    assert form.PARAMS_PER_BATCH == validation.MAX_PARAMS_TAGS_PER_BATCH
+    assert form.METRICS_PER_BATCH == validation.MAX_METRICS_PER_BATCH
 
 
 @pytest.mark.parametrize("name", ["a@b", "../x", "/a//b/./c/", "ü: %", "", "..", "x" * 300, "a/" + "y" * 248 + "/z"])
@@ -453,7 +454,7 @@ def test_the_configs_of_the_group_name_the_settings(monkeypatch):
         config = omegaconf.to_container(omegaconf.load(group / f"{name}.yaml"), resolve=True)
         made = construct(config)
         assert type(made) is kind
-        assert made.settings() == config
+        assert {**made.settings(), "_target_": config["_target_"]} == config
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
     config = omegaconf.to_container(omegaconf.load(group / "mlflow.yaml"), resolve=True)
     assert construct(config).store == "http://host:5000"
