@@ -21,8 +21,9 @@ from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import Popularity
 from recsys.splits import Split
 from recsys.tuning import plots, results, space, validation
-from recsys.tuning.study import DEFAULTS, RANKER_SECONDS
-from recsys.tuning.trial import sampled
+from recsys.tuning.settings import SweepSettings
+from recsys.tuning.study import DEFAULTS, RANKER_SECONDS, open_storage
+from recsys.tuning.trial import sampled, storage_url
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 SPLIT = Split(cutoff=0.8, horizon="14d", label_cutoffs=2, label_events=["view"], target_events=["view"])
@@ -95,6 +96,16 @@ def test_a_trial_learns_from_the_same_few_queries_each_time(shop):
             task.truth.item[task.truth.indptr[whole] : task.truth.indptr[whole + 1]],
         )
     assert sampled(task, None, 0) is sampled(task, 10**9, 0) is task
+
+
+def test_the_studies_own_file_is_made_where_no_folder_is_yet(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECSYS_HOME", str(tmp_path / "not" / "there"))
+    tuning.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["sweep=ranking", "output_dir=somewhere"])
+    settings = SweepSettings.of(OmegaConf.to_container(config.sweep, resolve=True))
+    open_storage(storage_url(settings), 15, 60, 3)
+    assert (tmp_path / "not" / "there" / "optuna.db").is_file()
 
 
 def test_the_overhead_of_a_trial_leaves_the_trial_that_fills_the_cache_out():

@@ -109,8 +109,11 @@ def sampled(task: Task, most: int | None, seed: int) -> Task:
 
 
 def storage_url(settings: SweepSettings) -> str:
-    """Where the studies are: `sweep.storage`, by default SQLite in the project folder."""
-    return settings.storage or f"sqlite:///{home() / 'optuna.db'}"
+    """Where the studies are: `sweep.storage`, by default SQLite in the project folder, which is made if it is missing."""
+    if settings.storage:
+        return settings.storage
+    home().mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{home() / 'optuna.db'}"
 
 
 def fold_settings(settings: SweepSettings) -> tuple[int, str | None, int | None]:
