@@ -46,7 +46,7 @@ class ItemKNN(ItemToItem):
         model = ItemItemRecommender(K=self.neighbours, num_threads=self.threads)
         with threadpool_limits(1, user_api="blas"):
             model.fit(self._weighted(rows.matrix(n_items)), show_progress=False)
-        return SparseRows.from_matrix(model.similarity).pruned(self.neighbours)
+        return SparseRows.from_matrix(model.similarity)
 
     def _weighted(self, signals: sparse.csr_matrix) -> sparse.csr_matrix:
         """The (user, item) signals as `implicit` weighs them for this similarity; 0 where it divides by nothing."""
