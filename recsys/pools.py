@@ -147,8 +147,8 @@ class CandidatePool:
         return Ranking._filled(self.row[order], self.item[order], score[order], self.n_queries, k)
 
     def _order(self, score: Float32) -> Int64:
-        """Row numbers by query, then best score; items ascend in a query, so a stable sort breaks ties by item number."""
-        return np.lexsort((-score, self.row))
+        """Row numbers by query, then best score; items ascend in a query, so that ties go by item number."""
+        return ragged.descending(self.indptr, score)
 
     def retrieved(self, k: int) -> Ranking:
         """The first `k` in retrieval order."""

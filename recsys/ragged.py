@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 IntArray = npt.NDArray[np.int64]
 
@@ -38,3 +39,17 @@ def take(indptr: IntArray, rows: npt.NDArray[np.integer]) -> tuple[IntArray, Int
 def within_row(indptr: IntArray) -> IntArray:
     """Place of each position inside its row, from 0: `int64[indptr[-1]]`."""
     return np.arange(indptr[-1], dtype=np.int64) - np.repeat(indptr[:-1], np.diff(indptr))
+
+
+def descending(indptr: IntArray, values: npt.NDArray[np.floating]) -> IntArray:
+    """Positions by row, in a row the largest value first, equal ones in the order they have, NaN last: `int64[indptr[-1]]`."""
+    order = np.empty(len(values), dtype=np.int64)
+    _sort_rows(indptr, values, order)
+    return order
+
+
+@njit(cache=True, nogil=True)
+def _sort_rows(indptr: IntArray, values: npt.NDArray[np.floating], order: IntArray) -> None:
+    for row in range(len(indptr) - 1):
+        start, stop = indptr[row], indptr[row + 1]
+        order[start:stop] = start + np.argsort(-values[start:stop], kind="mergesort")

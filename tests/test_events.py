@@ -251,6 +251,13 @@ def test_ragged_known_rows():
     assert list(positions) == [2, 3, 4, 0, 1]
 
 
+@given(st.lists(st.lists(st.sampled_from([-1.5, -0.0, 0.0, 2.0, np.inf, -np.inf, np.nan]), max_size=6), max_size=6))
+def test_ragged_rows_sort_as_numpy_sorts(rows):
+    values = np.array([value for row in rows for value in row], dtype=np.float32)
+    indptr = ragged.from_counts(np.array([len(row) for row in rows], dtype=np.int64))
+    np.testing.assert_array_equal(ragged.descending(indptr, values), np.lexsort((-values, ragged.row_numbers(indptr))))
+
+
 @given(COUNTS)
 def test_ragged_pointers_from_counts_and_from_rows_agree(counts):
     indptr = ragged.from_counts(counts)

@@ -389,7 +389,8 @@ def test_no_figure_stands_without_a_command():
 
 def surroundings(checkout: Path) -> dict[str, str]:
     """The environment of a reader in the checkout who has a key of each mail service."""
-    environment = {**os.environ, "RECSYS_HOME": str(checkout), "PYTHONPATH": str(checkout), "COLUMNS": "120"}
+    activated = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "RECSYS_HOME": str(checkout), "PYTHONPATH": str(checkout), "COLUMNS": "120", "PATH": activated}
     environment |= {"OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": f"sqlite:///{checkout}/mlflow.db"}
     return environment | {"SENDGRID_API_KEY": KEY, "MAILCHIMP_API_KEY": KEY}
 
@@ -506,7 +507,8 @@ def served(folder: Path, words: list[str], health: str) -> Iterator[str]:
             raise AssertionError(f"{shlex.join(words)} does not answer: {log.read_text()[-600:]}")
         yield address
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
