@@ -120,10 +120,10 @@ def _newest_pairs(log: EventLog, most: int) -> sparse.csr_matrix:
 
 def _strongest(matrix: sparse.csr_matrix, k: int) -> sparse.csr_matrix:
     """The `k` largest values of each row, ties by lower column."""
+    matrix.sort_indices()
     indptr: npt.NDArray[np.int64] = matrix.indptr.astype(np.int64)
     row = ragged.row_numbers(indptr)
-    best_first = np.lexsort((matrix.indices, -matrix.data, row))
-    kept = np.sort(best_first[ragged.within_row(indptr) < k])
+    kept = np.sort(ragged.descending(indptr, matrix.data)[ragged.within_row(indptr) < k])
     n = matrix.shape[0]
     result = sparse.csr_matrix((matrix.data[kept], (row[kept], matrix.indices[kept])), shape=(n, matrix.shape[1]))
     result.sort_indices()
