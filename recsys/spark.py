@@ -69,7 +69,7 @@ class Spark(Component):
             from pyspark.errors import PySparkRuntimeError
             from pyspark.sql import SparkSession
         except ImportError:
-            raise ConfigError("engine: spark needs pyspark, not installed here: pip install 'recsys[spark]'") from None
+            raise ConfigError("engine: spark needs pyspark, not installed here: pip install pyspark") from None
         if running := SparkSession.getActiveSession():
             return running, False
         if self.master.startswith("local"):

@@ -92,4 +92,4 @@ def optional(library: str, ranker: str) -> Any:
     try:
         return importlib.import_module(library)
     except ImportError:
-        raise ConfigError(f"ranker: {ranker} needs {library}, not installed here: pip install 'recsys[{library}]'") from None
+        raise ConfigError(f"ranker: {ranker} needs {library}, not installed here: pip install {library}") from None
