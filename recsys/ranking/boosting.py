@@ -17,7 +17,7 @@ from recsys.ranking.validation import ValidationNdcg
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
-CELLS_A_THREAD = 5_000_000
+CELLS_A_THREAD = 20_000_000
 """Values of a training table that make another thread worth its while."""
 UNJUDGED_TREES = 100
 """Trees where no label is left to choose their number by."""
