@@ -539,7 +539,7 @@ def test_the_commands_work_in_order_as_printed(checkout: Path, tmp_path: Path):
     """In a clean checkout, small; all that fail are told. What installs, makes or tests the project itself is left to CI."""
     folder = tmp_path / "recsys"
     shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns("outputs", ".cache", "mlflow.db*", "mlartifacts"))
-    (folder / "products.csv").write_text("item,name,price,currency\n1,A thing,9.90,EUR\n")
+    (folder / "products.csv").write_text("id,name,price,currency\n1,A thing,9.90,EUR\n")
     log = Synthetic(scale=0.01, seed=0).load().log
     own = np.unique(log.users.ids[log.user])[:200]
     pd.DataFrame({"user": own, "email": [f"c{user}@customers.test" for user in own]}).to_csv(
