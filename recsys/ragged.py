@@ -2,7 +2,6 @@
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 IntArray = npt.NDArray[np.int64]
 
@@ -43,13 +42,8 @@ def within_row(indptr: IntArray) -> IntArray:
 
 def descending(indptr: IntArray, values: npt.NDArray[np.floating]) -> IntArray:
     """Positions by row, in a row the largest value first, equal ones in the order they have, NaN last: `int64[indptr[-1]]`."""
+    from recsys import kernels
+
     order = np.empty(len(values), dtype=np.int64)
-    _sort_rows(indptr, values, order)
+    kernels.sort_rows(indptr, values, order)
     return order
-
-
-@njit(cache=True, nogil=True)
-def _sort_rows(indptr: IntArray, values: npt.NDArray[np.floating], order: IntArray) -> None:
-    for row in range(len(indptr) - 1):
-        start, stop = indptr[row], indptr[row + 1]
-        order[start:stop] = start + np.argsort(-values[start:stop], kind="mergesort")

@@ -38,7 +38,7 @@ class ValidationNdcg:
 
 def _ideal_dcg(indptr: npt.NDArray[np.int64], grade: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.float64]:
     row = ragged.row_numbers(indptr)
-    best_first = grade[np.lexsort((-grade, row))]
+    best_first = grade[ragged.descending(indptr, grade)]
     place = ragged.within_row(indptr)
     gain = np.where(place < k, best_first / np.log2(place + 2), 0.0)
     return np.asarray(np.bincount(row, weights=gain, minlength=len(indptr) - 1), dtype=np.float64)
