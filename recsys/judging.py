@@ -22,7 +22,6 @@ from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import Retriever
 from recsys.retrieval.base import is_member
 from recsys.retrieval.random import Random
-from recsys.retrieval.union import Hybrid
 from recsys.splits import Task
 from recsys.stages import Stages
 
@@ -151,8 +150,7 @@ def judge_fold(
             depth=deepest,
             reached=reached,
             seconds=seconds,
-            weights=retriever.weight if isinstance(retriever, Hybrid) else None,
-            fused=retriever.depth if isinstance(retriever, Hybrid) else None,
+            part=retriever.part,
             fold=number,
         )
     return JudgedFold(test, lists, accuracy, _apart(lists, test) | other, overall, evidence, placed)

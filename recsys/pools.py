@@ -81,8 +81,8 @@ class CandidatePool:
     fusion: Float32
 
     @classmethod
-    def from_rankings(cls, rankings: Mapping[str, Ranking], weights: Mapping[str, float] | None = None) -> "CandidatePool":
-        """The union of the rankings, fused by weighted reciprocal rank (all weights 1 where none are given).
+    def from_rankings(cls, rankings: Mapping[str, Ranking]) -> "CandidatePool":
+        """The union of the rankings, in the order of reciprocal rank fusion.
 
         Raises `ValueError` for no ranking, for rankings of different queries and for lists longer than `MAX_RANK`.
         """
@@ -104,7 +104,7 @@ class CandidatePool:
             at = np.searchsorted(union, key)
             rank[s, at] = place + 1
             score[s, at] = rankings[name].score[row, place]
-            fusion[at] += (1.0 if weights is None else weights[name]) / (RRF_CONSTANT + 1 + place)
+            fusion[at] += 1 / (RRF_CONSTANT + 1 + place)
         indptr = ragged.from_sorted(union >> 32, n_rows)
         item = (union & 0xFFFFFFFF).astype(np.int32)
         return cls(indptr, item, names, rank, score, fusion.astype(np.float32))
@@ -140,6 +140,12 @@ class CandidatePool:
     def key(self) -> Int64:
         """Ascending keys of the (query, item) pairs."""
         return pair_key(self.row, self.item)
+
+    def reciprocal_rank(self, source: str, depth: int = MAX_RANK) -> npt.NDArray[np.float64]:
+        """1 / (60 + rank) in the list of a source, 0 where its first `depth` do not hold the candidate: `float64[n]`."""
+        of_rank = 1 / (RRF_CONSTANT + np.arange(MAX_RANK + 1.0))
+        of_rank[0] = of_rank[depth + 1 :] = 0
+        return of_rank[self.rank[self.sources.index(source)]]
 
     def order(self, score: Float32, k: int) -> Ranking:
         """The `k` best candidates of each query by `score` (`float32[n]`), ties by item number."""

@@ -61,10 +61,10 @@ JUDGED = (
     *("user_knn", "history", "popularity", "trending", "category"),
 )
 """Ten sources that are fitted quickly."""
-WIDTH = 132
-"""Columns of a table that goes to a file."""
 DESCRIBED = 6
 """How many of them propose the candidates that are described: as many as the default hybrid has."""
+WIDTH = 132
+"""Columns of a table that goes to a file."""
 
 
 @dataclass(frozen=True)

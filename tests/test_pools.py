@@ -94,7 +94,7 @@ class TestUnion:
     def test_ranks_scores_and_fusion_by_hand(self) -> None:
         likes = Ranking(np.array([[5, 2], [7, -1]], np.int32), np.array([[0.9, 0.4], [0.8, -np.inf]], np.float32))
         popular = Ranking(np.array([[2, 8], [-1, -1]], np.int32), np.array([[30, 20], [-np.inf, -np.inf]], np.float32))
-        pool = CandidatePool.from_rankings({"likes": likes, "popular": popular}, {"likes": 1.0, "popular": 2.0})
+        pool = CandidatePool.from_rankings({"likes": likes, "popular": popular})
         assert pool.sources == ("likes", "popular")
         assert pool.indptr.tolist() == [0, 3, 4]
         assert pool.item.tolist() == [2, 5, 8, 7]
@@ -102,9 +102,11 @@ class TestUnion:
         assert pool.rank.tolist() == [[2, 1, 0, 1], [1, 0, 2, 0]]
         nan = np.nan
         np.testing.assert_array_equal(pool.score, np.array([[0.4, 0.9, nan, 0.8], [30, nan, 20, nan]], dtype=np.float32))
-        np.testing.assert_allclose(pool.fusion, [1 / 62 + 2 / 61, 1 / 61, 2 / 62, 1 / 61], rtol=1e-6)
-        assert lists_of(pool.retrieved(3)) == [[2, 8, 5], [7]]
+        np.testing.assert_allclose(pool.fusion, [1 / 62 + 1 / 61, 1 / 61, 1 / 62, 1 / 61], rtol=1e-6)
+        assert lists_of(pool.retrieved(3)) == [[2, 5, 8], [7]]
         assert (len(pool), pool.n_queries) == (4, 2)
+        np.testing.assert_array_equal(pool.reciprocal_rank("likes"), [1 / 62, 1 / 61, 0, 1 / 61])
+        np.testing.assert_array_equal(pool.reciprocal_rank("likes", depth=1), [0, 1 / 61, 0, 1 / 61])
         assert (pool.rank.dtype, pool.score.dtype, pool.fusion.dtype) == (np.int16, np.float32, np.float32)
 
     @given(source_lists)

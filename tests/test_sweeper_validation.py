@@ -108,13 +108,13 @@ def test_the_studies_own_file_is_made_where_no_folder_is_yet(tmp_path, monkeypat
     assert (tmp_path / "not" / "there" / "optuna.db").is_file()
 
 
-def test_the_overhead_of_a_trial_leaves_the_trial_that_fills_the_cache_out():
+def test_the_cost_of_a_trial_leaves_out_the_one_that_fills_the_cache_and_those_without_a_ranker():
     study = optuna.create_study()
-    for seconds, ranker, attributes in ((100, 1, {DEFAULTS: []}), (11, 10, {}), (22, 20, {}), (60, 20, {})):
+    for seconds, ranker, attributes in ((100, 1, {DEFAULTS: []}), (11, 10, {}), (22, 20, {}), (60, 20, {}), (500, 0.0, {})):
         trial = optuna.create_trial(value=0.0, user_attrs={RANKER_SECONDS: ranker, **attributes})
         trial.datetime_start = trial.datetime_complete - np.timedelta64(seconds, "s").item()
         study.add_trial(trial)
-    assert results.overhead(study) == pytest.approx(1.1)
+    assert results.cost(study) == pytest.approx((22, 1.1))
 
 
 def test_plots_name_parameters_by_their_last_part_unless_two_share_it():

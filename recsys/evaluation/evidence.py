@@ -1,6 +1,6 @@
 """What a run leaves behind to be judged: queries, truth, lists and what became of every target on the way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from recsys import ragged
 from recsys.catalogue import Catalogue
 from recsys.evaluation import metrics
 from recsys.events import EventKind, EventLog, Int32, Int64, days
-from recsys.pools import RRF_CONSTANT, CandidatePool, Ranking
+from recsys.pools import CandidatePool, Ranking
 from recsys.queries import Queries, Truth, pair_key
 
 Float64 = npt.NDArray[np.float64]
@@ -110,12 +110,10 @@ class Evidence:
         depth: int,
         reached: Mapping[str, Mask] | None = None,
         seconds: Mapping[str, float] | None = None,
-        weights: Mapping[str, float] | None = None,
-        fused: int | None = None,
+        part: Callable[[CandidatePool, str], Float64] = CandidatePool.reciprocal_rank,
         fold: int = 0,
     ) -> "Evidence":
-        """From one fold: `pool` went to the ranker, `deep` is what it was cut from; the sources' fusion has `weights`, and
-        counts their first `fused` items, or all."""
+        """From one fold: `pool` went to the ranker, `deep` is what it was cut from; `part` is that of `Retriever`."""
         place = metrics.retrieval_rank(deep, truth)
         row, pooled = metrics.locate(pool, truth)
         found_by = np.zeros((len(pool.sources), len(truth.item)), dtype=bool)
@@ -139,7 +137,7 @@ class Evidence:
             place=place,
             pooled=pooled,
             found_by=found_by,
-            found_without=_without_each(deep, truth, found_by, budget, weights, fused),
+            found_without=_without_each(deep, truth, found_by, budget, part),
             reached=(doubled if depth >= 2 * budget else {}) | dict(reached or {}),
             seconds=dict(seconds or {}),
         )
@@ -228,34 +226,26 @@ def _has_cart(queries: Queries) -> Mask:
 
 
 def _without_each(
-    deep: CandidatePool, truth: Truth, found_by: Mask, budget: int, weights: Mapping[str, float] | None, fused: int | None
+    deep: CandidatePool, truth: Truth, found_by: Mask, budget: int, part: Callable[[CandidatePool, str], Float64]
 ) -> Mask:
-    """Which targets reciprocal rank fusion of the other sources would put among the first `budget`.
+    """Which targets the other sources would put among the first `budget`, in the order of what is left without a source's part.
 
-    Where the pool's own order is not such a fusion, what only the missing source found is lost, and no more.
+    Where the pool's own order is not the sum of the parts, what only the missing source found is lost, and no more.
     """
     still = np.stack([np.delete(found_by, s, axis=0).any(axis=0) for s in range(len(found_by))])
     if len(deep.sources) < 2:
         return still
     at, found = metrics.locate(deep, truth)
 
-    def among_first(fusion: npt.NDArray[np.float64]) -> Mask:
+    def among_first(fusion: Float64) -> Mask:
         kept = np.zeros(len(at), dtype=bool)
         rows = at[found]
         score = fusion.astype(np.float32)
         kept[found] = (score[rows] > 0) & (metrics.places(deep, rows, score) <= budget)
         return kept
 
-    def part(s: int) -> npt.NDArray[np.float64]:
-        weight = 1.0 if weights is None else weights.get(deep.sources[s], 0.0)
-        of_rank = weight / (RRF_CONSTANT + np.arange(deep.rank[s].max(initial=0) + 1.0))
-        of_rank[0] = 0
-        if fused is not None:
-            of_rank[fused + 1 :] = 0
-        return of_rank[deep.rank[s]]
-
-    whole = sum((part(s) for s in range(1, len(deep.sources))), start=part(0))
+    whole = sum((part(deep, name) for name in deep.sources), start=np.zeros(len(deep)))
     agrees = among_first(whole) == found_by.any(axis=0)
     if agrees.mean() < 0.99:
         return still
-    return np.where(agrees, [among_first(whole - part(s)) for s in range(len(deep.sources))], still)
+    return np.where(agrees, [among_first(whole - part(deep, name)) for name in deep.sources], still)

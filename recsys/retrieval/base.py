@@ -14,6 +14,7 @@ from recsys.pools import CandidatePool, Float32, Ranking
 from recsys.queries import Queries, pair_key
 
 Seen = Literal["keep", "drop_bought", "drop_touched"]
+Float64 = npt.NDArray[np.float64]
 KindWeights = dict[Kind, Annotated[float, Field(ge=0)]]
 SIGNAL_WEIGHTS: KindWeights = {"view": 1.0, "addtocart": 3.0, "transaction": 5.0}
 
@@ -38,6 +39,10 @@ class Retriever(Component, ABC):
     def pool(self, queries: Queries, k: int) -> CandidatePool:
         """Up to `k` candidates a query, with the evidence for each."""
         return CandidatePool.from_rankings({self.name: self.retrieve(queries, k)})
+
+    def part(self, pool: CandidatePool, source: str) -> Float64:
+        """What the source adds to the value that orders the `pool`: without it, the pool is in the order of what is left."""
+        return pool.reciprocal_rank(source)
 
     def excluded(self, queries: Queries) -> Int64:
         """Ascending `pair_key`s of the (query, item) pairs that `seen` forbids."""

@@ -14,7 +14,7 @@ from recsys.errors import ConfigError, nearest
 from recsys.events import EventLog, Kind, days
 from recsys.pools import MAX_RANK, RRF_CONSTANT, CandidatePool, Ranking
 from recsys.queries import Queries
-from recsys.retrieval.base import Retriever
+from recsys.retrieval.base import Float64, Retriever
 from recsys.splits import Split, Task, Window
 
 BLOCK = 4096
@@ -109,6 +109,14 @@ class Hybrid(Retriever):
         rows = [np.arange(start, min(start + BLOCK, len(queries)), dtype=np.int64) for start in starts]
         return CandidatePool.concatenate([self._union(queries.take(block), max(k, self.depth)).top(k) for block in rows])
 
+    def part(self, pool: CandidatePool, source: str) -> Float64:
+        """Its part of the fusion, from the first `depth` items that it proposes."""
+        return self._share(source) * pool.reciprocal_rank(source, self.depth)
+
+    def _share(self, source: str) -> float:
+        """The weight of a source, scaled to a sum of 1."""
+        return self.weight.get(source, 0.0) / sum(self.weight.values())
+
     def learned(self) -> dict[str, float]:
         """The weights of the fusion and the places of each source that are in use, by name."""
         places = {f"places/{name}": float(sum(n for source, n in self.plan if source == name)) for name, _ in self.plan}
@@ -117,15 +125,11 @@ class Hybrid(Retriever):
     def _union(self, queries: Queries, depth: int) -> CandidatePool:
         """All that the sources propose; `fusion` holds the order."""
         pool = self._evidence(queries, depth)
-        total = sum(self.weight.values())
-        reciprocal = _reciprocal_ranks(pool)
         order, further = np.zeros(len(pool)), np.zeros(len(pool))
-        for name, weight in self.weight.items():
-            source = pool.sources.index(name)
-            part = weight / total * reciprocal[source]
-            near = pool.rank[source] <= self.depth
-            order += np.where(near, part, 0)
-            further += np.where(near, 0, part)
+        for name in self.weight:
+            part = self.part(pool, name)
+            order += part
+            further += self._share(name) * pool.reciprocal_rank(name) - part
         order += _chosen(pool, self.plan) * (order > 0) / (RRF_CONSTANT + 1)
         late = (order == 0) & (further > 0)
         order[late] = further[late] - 1
@@ -188,11 +192,6 @@ class Hybrid(Retriever):
         self.plan = [(self.sources[source], n) for source, n in places]
 
 
-def _reciprocal_ranks(pool: CandidatePool) -> npt.NDArray[np.float64]:
-    """1 / (60 + rank) of every source and candidate, 0 where there is no rank: `float64[s, n]`."""
-    return np.where(pool.rank > 0, 1 / (RRF_CONSTANT + pool.rank.astype(np.float64)), 0)
-
-
 def _by_rank(pool: CandidatePool, source: str) -> npt.NDArray[np.int64]:
     """The candidates that a source proposed, by query and then its rank."""
     rank = pool.rank[pool.sources.index(source)]
@@ -246,7 +245,7 @@ def _learned_weights(pool: CandidatePool, relevant: npt.NDArray[np.bool_]) -> di
     """
     from sklearn.linear_model import LogisticRegression
 
-    columns = (RRF_CONSTANT + 1) * _reciprocal_ranks(pool).T
+    columns = (RRF_CONSTANT + 1) * np.stack([pool.reciprocal_rank(name) for name in pool.sources], axis=1)
     model = LogisticRegression(solver="newton-cholesky", tol=1e-8).fit(columns, relevant)
     weight = np.maximum(model.coef_[0], 0)
     if not weight.any():

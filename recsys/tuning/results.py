@@ -172,6 +172,10 @@ def tell(
         front = [best] if len(objectives) == 1 else sorted(study.best_trials, key=lambda trial: trial.values)
         for trial in front:
             console.print(f"  trial {trial.number}: {_values(trial, objectives)}", highlight=False, markup=False)
+        seconds, ratio = cost(study)
+        if not math.isnan(ratio):
+            console.print(f"  a trial takes {seconds:.3g} s (median), {ratio:.2f} times its ranker alone", highlight=False)
+            parent.metrics({"trial/seconds": seconds, "trial/times_its_ranker": ratio})
         line += overrides(best)
         parent.metrics({f"best/{name}": value for name, value in zip(objectives, best.values, strict=True)})
         for name, figure in figures(study, objectives).items():
@@ -201,15 +205,15 @@ def tell_test(console: Console, found: Result, parent: Run) -> None:
         parent.tag("test", str(row))
 
 
-def overhead(study: optuna.Study) -> float:
-    """Time of a trial over that of fitting and scoring its ranker alone: the median of the trials after that of the defaults.
+def cost(study: optuna.Study) -> tuple[float, float]:
+    """Median seconds of a trial, and how many times fitting and scoring its ranker alone they are; NaN before there is one.
 
-    NaN before there is one. Meant for `sweep=ranking`, where the first trial fills the cache.
+    The trial of the defaults, which fills the cache, is left out, and so are trials without a ranker.
     """
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get(RANKER_SECONDS)]
-    later = [trial for trial in trials if DEFAULTS not in trial.user_attrs and trial.duration is not None]
-    ratios = [trial.duration.total_seconds() / trial.user_attrs[RANKER_SECONDS] for trial in later if trial.duration]
-    return median(ratios) if ratios else math.nan
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.duration and DEFAULTS not in trial.user_attrs]
+    spent = [(trial.duration.total_seconds(), trial.user_attrs.get(RANKER_SECONDS)) for trial in trials if trial.duration]
+    ratios = [(seconds, seconds / ranker) for seconds, ranker in spent if ranker]
+    return (median(seconds for seconds, _ in ratios), median(ratio for _, ratio in ratios)) if ratios else (math.nan, math.nan)
 
 
 def _values(trial: FrozenTrial, names: Sequence[str] | None = None) -> str:
