@@ -36,6 +36,8 @@ Made = TypeVar("Made")
 Fitted = TypeVar("Fitted", bound=Component)
 
 STAGES: tuple[Stage, ...] = ("retriever", "pool", "features")
+MAPPED = 1 << 20
+"""Bytes of a file from which on it is mapped into memory rather than read."""
 DRAFT_AGE = 3600 * 24
 """Seconds after which an unfinished entry is taken for one whose writer was stopped."""
 
@@ -220,9 +222,13 @@ def _write_arrays(arrays: Arrays, folder: Path) -> None:
 
 
 def _read_arrays(folder: Path) -> Arrays:
-    return {
-        name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in json.loads((folder / "names.json").read_text())
-    }
+    return {name: _read_array(folder / f"{name}.npy") for name in json.loads((folder / "names.json").read_text())}
+
+
+def _read_array(file: Path) -> npt.NDArray[Any]:
+    """The array. A large one is mapped: processes share it, only what is used is read, and writing to it changes a copy."""
+    mapped: Literal["c"] | None = "c" if file.stat().st_size >= MAPPED else None
+    return np.asarray(np.load(file, mmap_mode=mapped, allow_pickle=False))
 
 
 def _entry(path: Path) -> Entry | None:
