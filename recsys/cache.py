@@ -16,7 +16,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -65,11 +64,9 @@ class Entry:
 class NoCache(Component):
     """Keeps nothing: everything is made anew."""
 
-    def fitted(self, stage: Stage, template: Fitted, depends: Callable[[], Any], fit: Callable[[Fitted], None]) -> Fitted:
-        """A copy of the component `template`, fitted by `fit` or as it was fitted before under the same key."""
-        fresh = deepcopy(template)
-        fit(fresh)
-        return fresh
+    def fitted(self, stage: Stage, template: Fitted, depends: Callable[[], Any], fit: Callable[[], Fitted]) -> Fitted:
+        """A component of the settings of `template`, as `fit` gives it or as it was fitted before under the same key."""
+        return fit()
 
     def arrays(self, stage: Stage, template: Component, depends: Callable[[], Any], make: Callable[[], Arrays]) -> Arrays:
         """What `make` gives with the help of `template`, or gave before under the same key."""
@@ -87,16 +84,12 @@ class StageCache(NoCache):
     folder: Path
     max_gb: PositiveFloat = 10.0
 
-    def fitted(self, stage: Stage, template: Fitted, depends: Callable[[], Any], fit: Callable[[Fitted], None]) -> Fitted:
+    def fitted(self, stage: Stage, template: Fitted, depends: Callable[[], Any], fit: Callable[[], Fitted]) -> Fitted:
         """See `NoCache.fitted`. A component of a package that is not trusted (`Component.trusted`) is always fitted anew."""
-
-        def make() -> Fitted:
-            return super(StageCache, self).fitted(stage, template, depends, fit)
-
         if any(root not in Component.trusted for root in _packages(template.settings())):
-            return make()
+            return fit()
         return self._of(
-            stage, self._place(stage, template, depends), make, lambda made, folder: made.save(folder), type(template).open
+            stage, self._place(stage, template, depends), fit, lambda made, folder: made.save(folder), type(template).open
         )
 
     def arrays(self, stage: Stage, template: Component, depends: Callable[[], Any], make: Callable[[], Arrays]) -> Arrays:

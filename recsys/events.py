@@ -189,6 +189,13 @@ class EventLog:
             self.item_born,
         )
 
+    def continues(self, past: "EventLog") -> bool:
+        """Whether the log begins with the events of `past`."""
+        n = len(past)
+        return len(self) >= n and all(
+            np.array_equal(getattr(self, name)[:n], getattr(past, name)) for name in ("time", "user", "item", "kind")
+        )
+
     @cached_property
     def by_user(self) -> tuple[Int64, Int64]:
         """Row pointers per user and event positions, each user's events oldest first."""

@@ -1,6 +1,7 @@
 """The first stage at one cutoff: retriever, pools and features, made when they are first asked for or taken from the cache."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +24,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 class FirstStage:
     """Candidates and their features for queries at `cutoff`, from what the log and the catalogue hold before it.
 
-    The given retriever and features are templates: copies of them are fitted, so that one cutoff does not disturb another.
+    The given retriever and features are templates: copies of them are fitted, so that one cutoff does not disturb another. A
+    retriever that was fitted at an earlier cutoff is a template too, and what it learned there is gone on from.
     """
 
     def __init__(
@@ -37,7 +39,9 @@ class FirstStage:
         cache: NoCache,
         stages: Stages,
     ) -> None:
-        self._templates, self.candidates, self._cache, self._stages = (retriever, features), candidates, cache, stages
+        self.template = retriever
+        """The retriever as given, then as fitted: the template for a later cutoff."""
+        self._features, self.candidates, self._cache, self._stages = features, candidates, cache, stages
         self._past = log.before(cutoff), catalogue.before(cutoff)
         self._identity = lambda: (log.fingerprint, catalogue.fingerprint, cutoff)
         self.seconds: dict[str, float] = {}
@@ -46,14 +50,27 @@ class FirstStage:
     @cached_property
     def retriever(self) -> Retriever:
         """The fitted retriever."""
+
+        def fit() -> Retriever:
+            fresh = self.template.twin()
+            fresh.fit(*self._past)
+            return fresh
+
         with self._stages("retriever fit"):
-            return self._cache.fitted("retriever", self._templates[0], self._identity, lambda fresh: fresh.fit(*self._past))
+            self.template = self._cache.fitted("retriever", self.template, self._identity, fit)
+        return self.template
 
     @cached_property
     def features(self) -> FeatureSet:
         """The fitted features."""
+
+        def fit() -> FeatureSet:
+            fresh = deepcopy(self._features)
+            fresh.fit(*self._past)
+            return fresh
+
         with self._stages("features fit"):
-            return self._cache.fitted("features", self._templates[1], self._identity, lambda fresh: fresh.fit(*self._past))
+            return self._cache.fitted("features", self._features, self._identity, fit)
 
     def pool(self, queries: Queries) -> CandidatePool:
         """The queries' candidates."""
@@ -65,7 +82,7 @@ class FirstStage:
             columns = {name: getattr(pool, name) for name in ("indptr", "item", "rank", "score", "fusion")}
             return columns | {"sources": np.array(pool.sources, dtype=np.str_)}
 
-        made = self._timed("pool", self._templates[0], lambda: (self._identity(), self.candidates, queries), make)
+        made = self._timed("pool", self.template, lambda: (self._identity(), self.candidates, queries), make)
         sources = tuple(made["sources"].tolist())
         return CandidatePool(made["indptr"], made["item"], sources, made["rank"], made["score"], made["fusion"])
 
@@ -79,7 +96,7 @@ class FirstStage:
             named = {name: np.array(getattr(matrix, name), dtype=np.str_) for name in ("names", "families")}
             return named | {"values": matrix.values}
 
-        made = self._timed("features", self._templates[1], lambda: (self._identity(), pool, queries), make)
+        made = self._timed("features", self._features, lambda: (self._identity(), pool, queries), make)
         return FeatureMatrix(made["values"], tuple(made["names"].tolist()), tuple(made["families"].tolist()), pool)
 
     def _timed(self, stage: Stage, template: Component, depends: Callable[[], Any], make: Callable[[], Arrays]) -> Arrays:

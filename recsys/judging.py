@@ -1,6 +1,5 @@
 """A run's judgement: the lists of every system and of each fold, what became of the targets, one summary of it all."""
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -282,19 +281,10 @@ def _leaves(retriever: Retriever) -> dict[str, Retriever]:
 
 
 def _keeping_seen(retriever: Retriever) -> Retriever:
-    """A twin that drops no seen item and shares all that was learned."""
-
-    def twin(value: Any) -> Any:
-        if isinstance(value, Retriever):
-            return _keeping_seen(value)
-        if isinstance(value, dict):
-            return {name: twin(part) for name, part in value.items()}
-        return [twin(part) for part in value] if isinstance(value, list) else value
-
-    other = copy.copy(retriever)
-    for field in fields(retriever):  # type: ignore[arg-type]
-        setattr(other, field.name, twin(getattr(retriever, field.name)))
-    other.seen = "keep"
+    """A twin that drops no seen item."""
+    other = retriever.twin()
+    for part in (other, *_leaves(other).values()):
+        part.seen = "keep"
     return other
 
 

@@ -4,12 +4,28 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+SHORT = 24
+"""A row of so many is sorted by insertion, which needs no memory of its own."""
+
 IntArray = npt.NDArray[np.int64]
 
 
 @njit(cache=True, nogil=True)
-def sort_rows(indptr: IntArray, values: npt.NDArray[np.floating], order: IntArray) -> None:
+def sort_rows(indptr: IntArray, values: npt.NDArray[np.floating | np.signedinteger], order: IntArray) -> None:
     """Fill `order` with the positions of each row, the largest value first, equal ones in the order they have."""
     for row in range(len(indptr) - 1):
         start, stop = indptr[row], indptr[row + 1]
-        order[start:stop] = start + np.argsort(-values[start:stop], kind="mergesort")
+        if stop - start > SHORT:
+            order[start:stop] = start + np.argsort(-values[start:stop], kind="mergesort")
+            continue
+        for n in range(start, stop):
+            place = n
+            while place > start and _before(values[n], values[order[place - 1]]):
+                order[place] = order[place - 1]
+                place -= 1
+            order[place] = n
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _before(a: float, b: float) -> bool:
+    return a > b or (a == a and b != b)

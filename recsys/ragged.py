@@ -40,7 +40,7 @@ def within_row(indptr: IntArray) -> IntArray:
     return np.arange(indptr[-1], dtype=np.int64) - np.repeat(indptr[:-1], np.diff(indptr))
 
 
-def descending(indptr: IntArray, values: npt.NDArray[np.floating]) -> IntArray:
+def descending(indptr: IntArray, values: npt.NDArray[np.floating | np.signedinteger]) -> IntArray:
     """Positions by row, in a row the largest value first, equal ones in the order they have, NaN last: `int64[indptr[-1]]`."""
     from recsys import kernels
 

@@ -43,7 +43,8 @@ class TwoStageRecommender:
 
     At each label cutoff the retriever is fitted on what came before, its candidates are described and graded by what came
     after, and the ranker learns from all of them. Then retriever and features are fitted once more, at the cutoff itself, as
-    soon as they are needed. What the first stage makes is taken from the `cache` where it was made before.
+    soon as they are needed. From one cutoff to the next the retriever goes on from what it has learned. What the first stage
+    makes is taken from the `cache` where it was made before.
     """
 
     def __init__(
@@ -78,8 +79,10 @@ class TwoStageRecommender:
         if late := [task.window for task in labels if task.window.end > cutoff]:
             raise ValueError(f"label window {late[0]} reaches past the cutoff")
 
-        def first_stage(at: int) -> FirstStage:
-            return FirstStage(self._retriever, self._features, self.candidates, log, catalogue, at, self.cache, stages)
+        def first_stage(retriever: Retriever, at: int) -> FirstStage:
+            return FirstStage(retriever, self._features, self.candidates, log, catalogue, at, self.cache, stages)
+
+        retriever = self._retriever
 
         if self.ranker.learns:
             if not labels:
@@ -90,10 +93,12 @@ class TwoStageRecommender:
             windows = []
             for i, task in enumerate(labels, start=1):
                 with stages.group(f"label window {i} of {len(labels)}: {task.window}"):
-                    windows.append(_examples(first_stage(task.window.cutoff), task))
+                    first = first_stage(retriever, task.window.cutoff)
+                    windows.append(_examples(first, task))
+                    retriever = first.template
             with stages("ranker fit"):
                 self.ranker.fit(windows)
-        self._first, self.history, self.cutoff = first_stage(cutoff), log.before(cutoff), cutoff
+        self._first, self.history, self.cutoff = first_stage(retriever, cutoff), log.before(cutoff), cutoff
         self._catalogue, self._products = catalogue.before(cutoff), None
         return self
 

@@ -95,7 +95,7 @@ def test_inner_products_are_exact_however_many_items_tie():
     factors = np.repeat(rng.normal(size=(1, 16)), 1000, axis=0).astype(np.float32)
     factors[[7, 900]] *= 2
     als = ALS(factors=16)
-    als.restore({"item": np.arange(1000, dtype=np.int32), "item_factors": factors, "length": factors[:, 0], "fitted_until": 0})
+    als.restore({"item": np.arange(1000, dtype=np.int32), "item_factors": factors, "length": factors[:, 0]})
     user, item = np.arange(3, dtype=np.int32), np.array([3, 7, 999], dtype=np.int32)
     history = Queries(user, 10, np.arange(4), item, np.zeros(3, dtype=np.int8), np.zeros(3, dtype=np.int64))
     ranking = als.retrieve(history, 20)

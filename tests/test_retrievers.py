@@ -143,6 +143,22 @@ def test_the_same_from_a_fresh_object(
     same(fit(settings, dataset, cutoff).retrieve(queries, K), ranking)
 
 
+def test_a_later_cutoff_goes_on_from_an_earlier_one(
+    settings: dict[str, Any], fitted: Retriever, ranking: Ranking, queries: Queries, dataset: Dataset, cutoff: int
+) -> None:
+    """What it has learned saves work, and changes neither what comes of it nor the earlier one."""
+    later = int(np.quantile(dataset.log.time, 0.8))
+    for earlier, at in ((fitted, later), (fit(settings, dataset, later), cutoff)):
+        before = {name: array.copy() for name, array in earlier.state().items()}
+        gone_on, fresh = earlier.twin(), fit(settings, dataset, at)
+        gone_on.fit(dataset.log.before(at), dataset.catalogue.before(at))
+        asked = Queries.at(dataset.log.before(at), queries.user, at)
+        same(gone_on.retrieve(asked, K), fresh.retrieve(asked, K))
+        for name, array in earlier.state().items():
+            np.testing.assert_array_equal(before[name], array, err_msg=name)
+    same(fitted.retrieve(queries, K), ranking)
+
+
 def test_one_by_one_as_in_a_batch(fitted: Retriever, ranking: Ranking, queries: Queries) -> None:
     last = len(queries) - 1
     for row in (last, last - 1, 3, 0):

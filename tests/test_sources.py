@@ -52,7 +52,7 @@ class TestALS:
         confidence = model._confidence
         monkeypatch.setattr(model, "_confidence", lambda *args: seen.append((*args, confidence(*args))) or seen[-1][-1])
         model.fit(shop, Catalogue.empty(shop.items, shop.item_born))
-        row, column, weight, result = seen[0]
+        row, column, weight, _, result = seen[0]
         oracle = sparse.csr_matrix(bm25_weight(sparse.csr_matrix((weight, (column, row))), K1=1.5, B=0.6).T)
         np.testing.assert_allclose(np.asarray(oracle[row, column]).ravel(), result, rtol=1e-5)
 
@@ -61,29 +61,27 @@ class TestALS:
         weight = self.model(half_life_days=10)._weight(log, 10 * DAY)
         assert weight.tolist() == [2.5, 5, 5, 5]
 
-    def test_a_warm_start_ends_near_a_fresh_fit(self, shop: EventLog) -> None:
+    def test_shared_iterations_end_near_those_that_see_all(self, shop: EventLog) -> None:
         """Both minimise the same loss: after as many iterations the query scores agree as far as those of two seeds do."""
         catalogue = Catalogue.empty(shop.items, shop.item_born)
-        cutoff = int(shop.time[int(len(shop) * 0.8)])
-        warm, fresh = (ALS(factors=8, iterations=30, warm_iterations=30, threads=1) for _ in range(2))
-        warm.fit(shop.before(cutoff), catalogue.before(cutoff))
-        warm.fit(shop, catalogue)
-        fresh.fit(shop, catalogue)
-        other = ALS(factors=8, iterations=30, threads=1, seed=5)
-        other.fit(shop, catalogue)
+        models = [ALS(factors=8, iterations=40, threads=1, **how) for how in ({}, {"shared": 0.5}, {"seed": 5})]
         queries = Queries.at(shop, np.arange(300, dtype=np.int32), int(shop.time[-1]) + 1)
-        scores = [model.query_vectors(queries) @ model.item_factors.T for model in (fresh, warm, other)]
+        scores = []
+        for model in models:
+            model.fit(shop, catalogue)
+            scores.append(model.query_vectors(queries) @ model.item_factors.T)
         apart = [np.linalg.norm(scores[0] - each) / np.linalg.norm(scores[0]) for each in scores[1:]]
         assert 0 < apart[0] < 1.5 * apart[1]
 
-    def test_no_warm_start_from_a_later_cutoff(self, shop: EventLog) -> None:
-        catalogue = Catalogue.empty(shop.items, shop.item_born)
-        early = shop.before(int(shop.time[len(shop) // 2]))
-        used, fresh = self.model(warm_iterations=1), self.model(warm_iterations=1)
-        used.fit(shop, catalogue)
-        used.fit(early, catalogue)
-        fresh.fit(early, catalogue)
-        np.testing.assert_array_equal(used.item_factors, fresh.item_factors)
+    def test_shared_iterations_are_made_once(self, shop: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+        made = []
+        factorise = ALS._factorise
+        monkeypatch.setattr(ALS, "_factorise", lambda self, log, n, start: made.append(n) or factorise(self, log, n, start))
+        model = ALS(factors=8, iterations=10, shared=0.7, threads=1)
+        for n in (len(shop) - 1, len(shop)):
+            log = shop.before(int(shop.time[n - 1]) + 1)
+            model.fit(log, Catalogue.empty(log.items, log.item_born))
+        assert made == [7, 3, 3]
 
 
 class TestItem2Vec:

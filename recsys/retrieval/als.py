@@ -1,5 +1,6 @@
 """Matrix factorisation of weighted implicit feedback."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -9,11 +10,21 @@ from scipy import sparse
 
 from recsys.catalogue import Catalogue
 from recsys.component import State, component
-from recsys.events import EventLog, Int64
+from recsys.events import EventLog, Int32, Int64
 from recsys.pools import Float32
 from recsys.queries import Queries
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
 from recsys.retrieval.factors import Factors, decayed, one_blas_thread, summed_pairs
+
+
+@dataclass(frozen=True, eq=False)
+class Factorisation:
+    """Item factors of a log, `float32[items, d]`, with the item numbers, ascending, and their weights, 1 on average."""
+
+    log: EventLog
+    item: Int32
+    length: Float32
+    item_factors: Float32
 
 
 @component
@@ -27,9 +38,9 @@ class ALS(Factors):
     factors: PositiveInt = 128
     regularization: NonNegativeFloat = 0.05
     iterations: PositiveInt = 20
-    warm_iterations: PositiveInt | None = None
-    """Iterations of a fit that begins at the factors of an earlier cutoff, where this object was fitted to one; none: every fit
-    begins anew, and its result depends on its own log alone."""
+    shared: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """This part of the iterations sees the oldest events only, the largest power of two of them: fits at cutoffs near one
+    another have it in common, and one that follows another makes only the rest. The result is that of a fresh fit."""
     alpha: PositiveFloat = 1.0
     """Confidence of a signal: alpha · weight."""
     confidence: Literal["linear", "log", "bm25"] = "linear"
@@ -54,30 +65,39 @@ class ALS(Factors):
         super().__post_init__()
         self.item_factors = np.empty((0, self.factors), dtype=np.float32)
         self.length = np.empty(0, dtype=np.float32)
-        self.fitted_until = 0
+        self._shared: Factorisation | None = None
         self._solver: Any = None
 
     def fit(self, log: EventLog, catalogue: Catalogue) -> None:
         """Factorise the (user, item) confidences of the log."""
+        start, iterations = None, self.iterations
+        if (shared := round(self.shared * iterations)) and len(log):
+            past = log.before(int(log.time[(1 << len(log).bit_length() - 1) - 1]) + 1)
+            if self._shared is None or not (len(past) == len(self._shared.log) and past.continues(self._shared.log)):
+                self._shared = self._factorise(past, shared, None)
+            if len(self._shared.item):
+                start, iterations = self._shared, max(iterations - shared, 1)
+        made = self._factorise(log, iterations, start)
+        self.item, self.item_factors, self.length = made.item, made.item_factors, made.length
+
+    def _factorise(self, log: EventLog, iterations: int, start: "Factorisation | None") -> "Factorisation":
         until = int(log.time[-1]) if len(log) else 0
         row, item, weight = summed_pairs(log.user, log.item, self._weight(log, until))
         kept = (np.bincount(row, minlength=log.n_users) >= self.min_user_items)[row]
         users, row = np.unique(row[kept], return_inverse=True)
         items, column = np.unique(item[kept], return_inverse=True)
         total = np.bincount(column, weights=weight[kept], minlength=len(items))
-        start = self._start(items) if until >= self.fitted_until else None
-        self.item, self.fitted_until = items.astype(np.int32), until
-        self.length = (total / total.mean() if len(total) else total).astype(np.float32)
-        self.item_factors = np.empty((0, self.factors), dtype=np.float32)
-        if not len(users):
-            return
-        confidence = self._confidence(row, column, weight[kept])
-        matrix = sparse.csr_matrix((confidence, (row, column)), shape=(len(users), len(items)), dtype=np.float32)
-        with one_blas_thread():
-            model = self._model(self.iterations if start is None else self.warm_iterations)
-            model.item_factors = start
-            model.fit(matrix, show_progress=False)
-        self.item_factors = model.item_factors
+        length = (total / total.mean() if len(total) else total).astype(np.float32)
+        factors = np.empty((0, self.factors), dtype=np.float32)
+        if len(users):
+            confidence = self._confidence(row, column, weight[kept], length)
+            matrix = sparse.csr_matrix((confidence, (row, column)), shape=(len(users), len(items)), dtype=np.float32)
+            with one_blas_thread():
+                model = self._model(iterations)
+                model.item_factors = None if start is None else self._begun(items, start)
+                model.fit(matrix, show_progress=False)
+            factors = model.item_factors
+        return Factorisation(log, items.astype(np.int32), length, factors)
 
     def query_vectors(self, queries: Queries) -> Float32:
         """The least-squares vector of each query's history."""
@@ -85,7 +105,7 @@ class ALS(Factors):
         column = self.column(item)
         known = column >= 0
         row, column = row[known], column[known]
-        confidence = self._confidence(row, column, weight[known])
+        confidence = self._confidence(row, column, weight[known], self.length)
         matrix = sparse.csr_matrix((confidence, (row, column)), shape=(len(queries), len(self.item)), dtype=np.float32)
         with one_blas_thread():
             if self._solver is None or self._solver.item_factors is not self.item_factors:
@@ -104,26 +124,26 @@ class ALS(Factors):
         time = events.event_time if isinstance(events, Queries) else events.time
         return decayed(kind_weights(self.weights)[events.kind], now - time, self.half_life_days)
 
-    def _confidence(self, row: Int64, column: Int64, weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _confidence(
+        self, row: Int64, column: Int64, weight: npt.NDArray[np.float64], length: Float32
+    ) -> npt.NDArray[np.float64]:
         if self.confidence == "linear":
             return self.alpha * weight
         if self.confidence == "log":
             return self.alpha * np.log1p(weight)
         busy = np.bincount(row)[row]
-        rarity = np.maximum(np.log(len(self.item)) - np.log1p(busy), 0.01)
-        saturation = self.k1 * (1 - self.b + self.b * self.length[column]) + weight
+        rarity = np.maximum(np.log(len(length)) - np.log1p(busy), 0.01)
+        saturation = self.k1 * (1 - self.b + self.b * length[column]) + weight
         return self.alpha * weight * (self.k1 + 1) / saturation * rarity
 
-    def _start(self, items: Int64) -> Float32 | None:
-        """The factors to begin at: those of the earlier fit, small random ones for items that are new since."""
-        if self.warm_iterations is None or not len(self.item):
-            return None
-        place = self.column(items)
-        start = np.random.default_rng(self.seed).random((len(items), self.factors), dtype=np.float32) * np.float32(0.01)
-        start[place >= 0] = self.item_factors[place[place >= 0]]
-        return start
+    def _begun(self, items: Int64, start: "Factorisation") -> Float32:
+        """The factors of `items` to go on from: small random ones for items that are new."""
+        factors = np.random.default_rng(self.seed).random((len(items), self.factors), dtype=np.float32) * np.float32(0.01)
+        _, place, of_start = np.intersect1d(items, start.item, assume_unique=True, return_indices=True)
+        factors[place] = start.item_factors[of_start]
+        return factors
 
-    def _model(self, iterations: int | None):  # type: ignore[no-untyped-def]
+    def _model(self, iterations: int):  # type: ignore[no-untyped-def]
         from implicit.cpu.als import AlternatingLeastSquares
 
         return AlternatingLeastSquares(
@@ -136,10 +156,10 @@ class ALS(Factors):
         )
 
     def state(self) -> State:
-        """Item numbers, their factors and relative weights, and the time of the newest event."""
-        return {**super().state(), "length": self.length, "fitted_until": np.array(self.fitted_until)}
+        """Item numbers, their factors and relative weights."""
+        return {**super().state(), "length": self.length}
 
     def restore(self, state: State) -> None:
         """Take back `state`."""
         super().restore(state)
-        self.length, self.fitted_until = state["length"], int(state["fitted_until"])
+        self.length = state["length"]

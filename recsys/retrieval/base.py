@@ -1,7 +1,9 @@
 """The protocol of the first stage."""
 
+import copy
 from abc import ABC, abstractmethod
-from typing import Annotated, ClassVar, Literal
+from dataclasses import fields
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +42,13 @@ class Retriever(Component, ABC):
         """Up to `k` candidates a query, with the evidence for each."""
         return CandidatePool.from_rankings({self.name: self.retrieve(queries, k)})
 
+    def twin(self) -> Self:
+        """A copy with settings of its own. It shares what was learned, which a fit replaces and does not change."""
+        other = copy.copy(self)
+        for field in fields(self):  # type: ignore[arg-type]
+            setattr(other, field.name, _twin(getattr(self, field.name)))
+        return other
+
     def part(self, pool: CandidatePool, source: str) -> Float64:
         """What the source adds to the value that orders the `pool`: without it, the pool is in the order of what is left."""
         return pool.reciprocal_rank(source)
@@ -50,6 +59,14 @@ class Retriever(Component, ABC):
             return np.empty(0, dtype=np.int64)
         gone = np.ones(len(queries.kind), dtype=bool) if self.seen == "drop_touched" else queries.kind == EventKind.transaction
         return np.unique(pair_key(queries.row[gone], queries.item[gone]))
+
+
+def _twin(value: Any) -> Any:
+    if isinstance(value, Retriever):
+        return value.twin()
+    if isinstance(value, dict):
+        return {name: _twin(part) for name, part in value.items()}
+    return [_twin(part) for part in value] if isinstance(value, list) else value
 
 
 def kind_weights(weights: KindWeights) -> Float32:

@@ -111,7 +111,7 @@ class Covisitation(ItemToItem):
                     f" found {self.age_half_life_days:g}"
                 )
             age_weight = np.exp2(half_lives)
-        if self._counted is None or not _continues(log, self._counted):
+        if self._counted is None or not log.continues(self._counted):
             self._counted = None
             self._forget()
         first = 0 if self._counted is None else len(self._counted)
@@ -135,11 +135,3 @@ class Covisitation(ItemToItem):
             )
             start = stop
         self._counted = log
-
-
-def _continues(log: EventLog, past: EventLog) -> bool:
-    """Whether `log` begins with the events of `past`."""
-    n = len(past)
-    return len(log) >= n and all(
-        np.array_equal(getattr(log, name)[:n], getattr(past, name)) for name in ("time", "user", "item", "kind")
-    )

@@ -27,7 +27,7 @@ class EASE(ItemToItem):
 
     X holds the strongest signal of each (user, item) pair. An item's own weight is 0 by construction, hence `revisit`. The
     model is dense while it is fitted: it covers the `max_items` items with most users and takes three matrices of
-    8 · max_items² bytes (600 MB by default). Of each row the `neighbours` weights of greatest magnitude are kept.
+    4 · max_items² bytes (300 MB by default). Of each row the `neighbours` weights of greatest magnitude are kept.
     """
 
     name: ClassVar[str] = "ease"
@@ -36,7 +36,7 @@ class EASE(ItemToItem):
     weights: KindWeights = Field(default={"view": 0.5, "addtocart": 1.0, "transaction": 1.0})
     """Signal of an event of each kind (Polimi, RecSys Challenge 2022: views 0.2 to 0.5)."""
     max_items: Annotated[int, Field(gt=0, le=30_000)] = 5_000
-    """Most items in the model: time grows with its third power, memory with its second (22 GB at the most allowed)."""
+    """Most items in the model: time grows with its third power, memory with its second (11 GB at the most allowed)."""
     min_users: PositiveInt = 2
     """Items with fewer users stay out."""
     revisit: NonNegativeFloat = 1.0
@@ -58,30 +58,30 @@ class EASE(ItemToItem):
         column[chosen] = np.arange(len(chosen))
         kept = column[item] >= 0
         x = sparse.csc_matrix((strongest[kept], (user[kept], column[item[kept]])), shape=(log.n_users, len(chosen)))
-        model = solve((x.T @ x).toarray(), self.regularization)
+        model = solve((x.T @ x).astype(np.float32).toarray(), self.regularization)
         source, target = (np.concatenate(parts) for parts in zip(*self._strongest(model), strict=True))
         return SparseRows.from_sorted(chosen[source], chosen[target], model[source, target], log.n_items)
 
-    def _strongest(self, model: npt.NDArray[np.float64]) -> Iterator[tuple[Int64, Int32]]:
+    def _strongest(self, model: npt.NDArray[np.float32]) -> Iterator[tuple[Int64, Int32]]:
         """Row and column of the entries of greatest magnitude in each row."""
         for start in range(0, len(model), BLOCK):
-            part = np.abs(model[start : start + BLOCK]).astype(np.float32)
+            part = np.abs(model[start : start + BLOCK])
             columns = np.tile(np.arange(len(model), dtype=np.int32), len(part))
             heaviest = SparseRows(np.arange(len(part) + 1) * len(model), columns, part.ravel()).pruned(self.neighbours)
             found = heaviest.weight > 0
             yield start + ragged.row_numbers(heaviest.indptr)[found].astype(np.int64), heaviest.item[found]
 
 
-def solve(gram: npt.NDArray[np.float64], regularization: float) -> npt.NDArray[np.float64]:
+def solve(gram: npt.NDArray[np.float32], regularization: float) -> npt.NDArray[np.float32]:
     """EASE's weights from XᵀX, which is overwritten: −P / diag(P) by column, with a diagonal of 0."""
     diagonal = np.diag_indices_from(gram)
     gram[diagonal] += regularization
     with threadpool_limits(1, user_api="blas"):
-        factor, failed = linalg.lapack.dpotrf(gram.T, lower=False, overwrite_a=True)
-        inverse, failed_too = linalg.lapack.dpotri(factor, lower=False, overwrite_c=True)
+        factor, failed = linalg.lapack.spotrf(gram.T, lower=False, overwrite_a=True)
+        inverse, failed_too = linalg.lapack.spotri(factor, lower=False, overwrite_c=True)
     if failed or failed_too:
-        raise np.linalg.LinAlgError("EASE: XᵀX + λI is not positive definite in float64; raise regularization")
-    weights: npt.NDArray[np.float64] = np.triu(inverse, 1)
+        raise np.linalg.LinAlgError("EASE: XᵀX + λI is not positive definite in float32; raise regularization")
+    weights: npt.NDArray[np.float32] = np.triu(inverse, 1)
     weights += weights.T
     weights /= -np.diag(inverse)
     return weights

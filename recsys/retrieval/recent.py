@@ -37,8 +37,8 @@ class RecentItems:
 
 def rank_by_time(row: Int64, time: Int64, n_rows: int) -> tuple[Int64, Int64]:
     """Of entries ascending by `row`: the rank of each in its row from the newest, 0, and its place, the rank of its time."""
-    order = np.lexsort((np.arange(len(row)), -time, row))
     indptr = ragged.from_sorted(row, n_rows)
+    order = ragged.descending(indptr, time)
     within = ragged.within_row(indptr)
     older = np.diff(time[order], prepend=0) != 0
     older[within == 0] = False

@@ -93,25 +93,24 @@ class SessionKNN(Retriever):
         user_indptr, order = log.by_user
         user, time = log.user[order], log.time[order]
         session = np.cumsum(self._opens(ragged.row_numbers(user_indptr), time)) - 1
-        keys, of_event = np.unique(pair_key(session, log.item[order]), return_inverse=True)
-        strongest, last = np.zeros(len(keys), dtype=np.float32), np.zeros(len(keys), dtype=np.int64)
-        np.maximum.at(strongest, of_event, kind_weights(self.weights)[log.kind[order]])
-        np.maximum.at(last, of_event, time)
-
-        row = keys >> 32
         n_sessions = int(session[-1]) + 1 if len(session) else 0
-        length, end, owner = (
-            np.bincount(row, minlength=n_sessions),
-            np.zeros(n_sessions, np.int64),
-            np.zeros(n_sessions, np.int32),
-        )
+        by_item = ragged.descending(ragged.from_sorted(session, n_sessions), -log.item[order])
+        keys = pair_key(session, log.item[order][by_item])
+        opens = np.flatnonzero(np.diff(keys, prepend=-1))
+        row, item = session[opens], log.item[order][by_item[opens]]
+        strongest, last = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
+        if len(opens):
+            strongest = np.maximum.reduceat(kind_weights(self.weights)[log.kind[order][by_item]], opens)
+            last = np.maximum.reduceat(time[by_item], opens)
+
+        length = np.bincount(row, minlength=n_sessions)
+        end, owner = np.zeros(n_sessions, np.int64), np.zeros(n_sessions, np.int32)
         end[session], owner[session] = time, user
         worth = np.flatnonzero(length > 1)
-        worth = worth[np.lexsort((worth, -end[worth]))]
+        worth = worth[np.argsort(-end[worth], kind="stable")]
         _, place = rank_by_time(row, last, n_sessions)
         indptr, entry = ragged.take(ragged.from_counts(length), worth)
-        item = (keys[entry] & 0xFFFFFFFF).astype(np.int32)
-        self.sessions = SparseRows(indptr, item, strongest[entry])
+        self.sessions = SparseRows(indptr, item[entry], strongest[entry])
         self.place = place[entry].astype(np.int32)
         self.user = owner[worth]
         age = (end[worth].max(initial=0) - end[worth]) / MILLISECONDS_PER_DAY

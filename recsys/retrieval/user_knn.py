@@ -65,22 +65,23 @@ class UserKNN(Retriever):
         """The newest users of each item, each with the item's part in their likeness."""
         row = ragged.row_numbers(self.taste.indptr)
         part = self._parts(self.taste, row)
-        order = np.lexsort((row, -newest, self.taste.item))
-        item = self.taste.item[order]
-        order = order[ragged.within_row(ragged.from_sorted(item, len(self.idf))) < self.sample_size]
+        by_item = np.argsort(self.taste.item, kind="stable")
+        indptr = ragged.from_counts(np.bincount(self.taste.item, minlength=len(self.idf)))
+        order = by_item[ragged.descending(indptr, newest[by_item])]
+        order = order[ragged.within_row(indptr) < self.sample_size]
         self.holders = SparseRows.from_sorted(self.taste.item[order], row[order], part[order], len(self.idf))
 
     def _taste(
         self, row: Int32 | Int64, item: Int32 | Int64, kind: Int8, time: Int64, n_rows: int, now: int
     ) -> tuple[SparseRows, Int64]:
-        """The weights of each row's heaviest items, and when each of them was last met."""
+        """The weights of each row's heaviest items, and when each of them was last met; a row's events are oldest first."""
         weight = kind_weights(self.weights)[kind]
         met = weight > 0
         row, item, time, weight = row[met], item[met], time[met], weight[met]
         day = time // MILLISECONDS_PER_DAY
-        order = np.lexsort((day, item, row))
-        row, item, day, time, weight = row[order], item[order], day[order], time[order], weight[order]
         pair = pair_key(row, item)
+        order = np.argsort(pair, kind="stable")
+        row, item, day, time, weight, pair = row[order], item[order], day[order], time[order], weight[order], pair[order]
         opens_pair = np.flatnonzero(np.diff(pair, prepend=-1))
         opens_day = np.flatnonzero((np.diff(pair, prepend=-1) != 0) | (np.diff(day, prepend=-1) != 0))
         if not len(pair):
@@ -90,8 +91,8 @@ class UserKNN(Retriever):
         total = np.add.reduceat(a_day, np.searchsorted(opens_day, opens_pair)).astype(np.float32)
         newest = np.maximum.reduceat(time, opens_pair)
         row, item = row[opens_pair], item[opens_pair]
-        order = np.lexsort((item, -total, row))
-        order = np.sort(order[ragged.within_row(ragged.from_sorted(row, n_rows)) < self.user_items])
+        indptr = ragged.from_sorted(row, n_rows)
+        order = np.sort(ragged.descending(indptr, total)[ragged.within_row(indptr) < self.user_items])
         return SparseRows.from_sorted(row[order], item[order], total[order], n_rows), newest[order]
 
     def _parts(self, taste: SparseRows, row: Int32 | Int64) -> Float32:
