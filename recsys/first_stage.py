@@ -32,7 +32,6 @@ class FirstStage:
         self,
         retriever: Retriever,
         features: FeatureSet,
-        candidates: int,
         log: EventLog,
         catalogue: Catalogue,
         cutoff: int,
@@ -41,7 +40,7 @@ class FirstStage:
     ) -> None:
         self.template = retriever
         """The retriever as given, then as fitted: the template for a later cutoff."""
-        self._features, self.candidates, self._cache, self._stages = features, candidates, cache, stages
+        self._features, self._cache, self._stages = features, cache, stages
         self._past = log.before(cutoff), catalogue.before(cutoff)
         self._identity = lambda: (log.fingerprint, catalogue.fingerprint, cutoff)
         self.seconds: dict[str, float] = {}
@@ -72,17 +71,17 @@ class FirstStage:
         with self._stages("features fit"):
             return self._cache.fitted("features", self._features, self._identity, fit)
 
-    def pool(self, queries: Queries) -> CandidatePool:
-        """The queries' candidates."""
+    def pool(self, queries: Queries, candidates: int) -> CandidatePool:
+        """So many candidates a query."""
 
         def make() -> Arrays:
             retriever = self.retriever
             with self._stages("retrieve"):
-                pool = retriever.pool(queries, self.candidates)
+                pool = retriever.pool(queries, candidates)
             columns = {name: getattr(pool, name) for name in ("indptr", "item", "rank", "score", "fusion")}
             return columns | {"sources": np.array(pool.sources, dtype=np.str_)}
 
-        made = self._timed("pool", self.template, lambda: (self._identity(), self.candidates, queries), make)
+        made = self._timed("pool", self.template, lambda: (self._identity(), candidates, queries), make)
         sources = tuple(made["sources"].tolist())
         return CandidatePool(made["indptr"], made["item"], sources, made["rank"], made["score"], made["fusion"])
 

@@ -115,9 +115,9 @@ def judge_fold(
         lists["two_stage"] = pool.order(score, depth)
     with stages("targets"):
         placed = targets.table(dataset.log, test, described, score, lists["two_stage"], recommender.ranker, number)
+    deepest = max(*evaluation.candidate_ks, 2 * budget)
+    deep = recommender.pool(queries, deepest)
     with stages("counterfactuals"):
-        deepest = max(*evaluation.candidate_ks, 2 * budget)
-        deep = retriever.pool(queries, deepest)
         added = {
             name: answers[name]
             for name, baseline in evaluation.baselines.items()

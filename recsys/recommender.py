@@ -80,7 +80,7 @@ class TwoStageRecommender:
             raise ValueError(f"label window {late[0]} reaches past the cutoff")
 
         def first_stage(retriever: Retriever, at: int) -> FirstStage:
-            return FirstStage(retriever, self._features, self.candidates, log, catalogue, at, self.cache, stages)
+            return FirstStage(retriever, self._features, log, catalogue, at, self.cache, stages)
 
         retriever = self._retriever
 
@@ -94,7 +94,7 @@ class TwoStageRecommender:
             for i, task in enumerate(labels, start=1):
                 with stages.group(f"label window {i} of {len(labels)}: {task.window}"):
                     first = first_stage(retriever, task.window.cutoff)
-                    windows.append(_examples(first, task))
+                    windows.append(_examples(first, task, self.candidates))
                     retriever = first.template
             with stages("ranker fit"):
                 self.ranker.fit(windows)
@@ -130,9 +130,9 @@ class TwoStageRecommender:
             self._products = pa.table({"id": history.items.ids, **columns, "price": price})
         return self._products
 
-    def pool(self, queries: Queries) -> CandidatePool:
-        """The first stage's candidates."""
-        return self._first.pool(queries) if self._first else self._retriever.pool(queries, self.candidates)
+    def pool(self, queries: Queries, candidates: int | None = None) -> CandidatePool:
+        """The first stage's candidates: as many as the ranker gets, or another number."""
+        return (self._first or self._retriever).pool(queries, candidates or self.candidates)
 
     def describe(self, pool: CandidatePool, queries: Queries) -> FeatureMatrix:
         """What the ranker sees of the candidates: no column where it needs none."""
@@ -210,9 +210,9 @@ class TwoStageRecommender:
         return model
 
 
-def _examples(first: FirstStage, task: Task) -> Examples:
+def _examples(first: FirstStage, task: Task, candidates: int) -> Examples:
     """The candidates of the queries that retrieval found something relevant for: the others teach nothing."""
-    pool = first.pool(task.queries)
+    pool = first.pool(task.queries, candidates)
     relevant = task.truth.grade_of(pool.row, pool.item) > 0
     pool = pool.where((np.bincount(pool.row, weights=relevant, minlength=pool.n_queries) > 0)[pool.row])
     return Examples(first.describe(pool, task.queries), task.truth, task.window, task.queries.user)

@@ -38,15 +38,16 @@ class ItemKNN(ItemToItem):
 
     def learn(self, log: EventLog) -> SparseRows:
         """The likest items of each item."""
-        from implicit.nearest_neighbours import ItemItemRecommender
+        from implicit.nearest_neighbours import all_pairs_knn
 
         rows, n_items = signals(log, self.weights)
         if not len(rows.item):
             return SparseRows.empty(n_items)
-        model = ItemItemRecommender(K=self.neighbours, num_threads=self.threads)
+        weighted = self._weighted(rows.matrix(n_items))
         with threadpool_limits(1, user_api="blas"):
-            model.fit(self._weighted(rows.matrix(n_items)), show_progress=False)
-        return SparseRows.from_matrix(model.similarity)
+            likest = all_pairs_knn(weighted, self.neighbours, show_progress=False, num_threads=self.threads)
+        kept = likest.data != 0  # rows ascend, and those with fewer neighbours are padded with zeros
+        return SparseRows.from_sorted(likest.row[kept], likest.col[kept], likest.data[kept], n_items)
 
     def _weighted(self, signals: sparse.csr_matrix) -> sparse.csr_matrix:
         """The (user, item) signals as `implicit` weighs them for this similarity; 0 where it divides by nothing."""
