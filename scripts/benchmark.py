@@ -113,7 +113,7 @@ class Row:
 
     def document(self, part: str) -> dict[str, Any]:
         """As plain values."""
-        kept: dict[str, Any] = {}
+        kept: dict[str, Any] = {"promised": None, "promise": None, "kept": None}
         if self.promise:
             kept = {"promised": self.promised, "promise": str(self.promise), "kept": self.promise.kept(self.promised)}
         return {"part": part, **asdict(self), "ratio": self.ratio, **kept}
