@@ -32,7 +32,10 @@ class Retriever(Component, ABC):
 
     @abstractmethod
     def fit(self, log: EventLog, catalogue: Catalogue) -> None:
-        """Learn from the log and the catalogue, both already cut at the cutoff."""
+        """Learn from the log and the catalogue, both already cut at the cutoff, in place of what was learned before.
+
+        That is replaced and not changed, since twins share it. A fit that goes on from it gives what a fresh one would.
+        """
 
     @abstractmethod
     def retrieve(self, queries: Queries, k: int) -> Ranking:
