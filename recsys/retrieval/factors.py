@@ -75,8 +75,8 @@ class Factors(Retriever, ABC):
         over_rows(lambda a, b: kernels.inner_products(vectors[a:b], self.item_factors, place[a:b], score[a:b]), len(vectors))
         score[rough <= np.finfo(np.float32).min] = -np.inf
         item = np.where(np.isinf(score), -1, self.item[place]).astype(np.int32)
-        order = np.lexsort((item, -score), axis=1)[:, :depth]
-        item, score = (np.take_along_axis(values, order, axis=1) for values in (item, score))
+        over_rows(lambda a, b: kernels.order_lists(item[a:b], score[a:b]), len(vectors))
+        item, score = item[:, :depth], score[:, :depth]
         if width < len(self.item):
             noise = 4 * vectors.shape[1] * np.finfo(np.float32).eps * self._longest() * np.linalg.norm(vectors, axis=1)
             unsure = np.flatnonzero(score[:, -1] <= rough[:, -1] + noise)

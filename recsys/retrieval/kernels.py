@@ -68,6 +68,19 @@ def inner_products(left: Float32, right: Float32, place: Int32, total: Float32) 
 
 
 @njit(cache=True, nogil=True)
+def order_lists(item: Int32, score: Float32) -> None:
+    """Sort each row of both (`[q, k]`) by descending score, ties by item, in place: quick where they are nearly in order."""
+    for row in range(len(item)):
+        for n in range(1, item.shape[1]):
+            this, value = item[row, n], score[row, n]
+            place = n
+            while place and (value > score[row, place - 1] or (value == score[row, place - 1] and this < item[row, place - 1])):
+                item[row, place], score[row, place] = item[row, place - 1], score[row, place - 1]
+                place -= 1
+            item[row, place], score[row, place] = this, value
+
+
+@njit(cache=True, nogil=True)
 def prune(
     first: int,
     stop: int,
