@@ -40,7 +40,7 @@ MAPPED = 1 << 20
 DRAFT_AGE = 3600 * 24
 """Seconds after which an unfinished entry is taken for one whose writer was stopped."""
 
-_CORE = ("catalogue.py", "component.py", "events.py", "pools.py", "queries.py", "ragged.py", "retrieval")
+_CORE = ("catalogue.py", "component.py", "events.py", "kernels.py", "pools.py", "queries.py", "ragged.py", "retrieval")
 _CODE: dict[Stage, tuple[str, ...]] = {"retriever": _CORE, "pool": _CORE, "features": (*_CORE, "features")}
 _LIBRARIES = ("numpy", "scipy", "pandas", "implicit", "scikit-learn", "lightgbm", "torch")
 _BROKEN = (OSError, ValueError, KeyError, EOFError, DataError, ConfigError)

@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from recsys.ragged import IntArray
+
 SHORT = 24
 """A row of so many is sorted by insertion, which needs no memory of its own."""
-
-IntArray = npt.NDArray[np.int64]
 
 
 @njit(cache=True, nogil=True)

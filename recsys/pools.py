@@ -12,6 +12,7 @@ from recsys.events import Int32, Int64
 from recsys.queries import pair_key
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Int16 = npt.NDArray[np.int16]
 
 RRF_CONSTANT = 60
@@ -141,11 +142,12 @@ class CandidatePool:
         """Ascending keys of the (query, item) pairs."""
         return pair_key(self.row, self.item)
 
-    def reciprocal_rank(self, source: str, depth: int = MAX_RANK) -> npt.NDArray[np.float64]:
+    def reciprocal_rank(self, source: str, depth: int = MAX_RANK) -> Float64:
         """1 / (60 + rank) in the list of a source, 0 where its first `depth` do not hold the candidate: `float64[n]`."""
-        of_rank = 1 / (RRF_CONSTANT + np.arange(MAX_RANK + 1.0))
+        rank = self.rank[self.sources.index(source)]
+        of_rank = 1 / (RRF_CONSTANT + np.arange(rank.max(initial=0) + 1.0))
         of_rank[0] = of_rank[depth + 1 :] = 0
-        return of_rank[self.rank[self.sources.index(source)]]
+        return of_rank[rank]
 
     def order(self, score: Float32, k: int) -> Ranking:
         """The `k` best candidates of each query by `score` (`float32[n]`), ties by item number."""

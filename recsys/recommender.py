@@ -83,7 +83,6 @@ class TwoStageRecommender:
             return FirstStage(retriever, self._features, log, catalogue, at, self.cache, stages)
 
         retriever = self._retriever
-
         if self.ranker.learns:
             if not labels:
                 raise DataError(

@@ -113,10 +113,8 @@ class Row:
 
     def document(self, part: str) -> dict[str, Any]:
         """As plain values."""
-        kept: dict[str, Any] = {"promised": None, "promise": None, "kept": None}
-        if self.promise:
-            kept = {"promised": self.promised, "promise": str(self.promise), "kept": self.promise.kept(self.promised)}
-        return {"part": part, **asdict(self), "ratio": self.ratio, **kept}
+        promise = self.promise and {"promise": str(self.promise), "kept": self.promise.kept(self.promised)}
+        return {"part": part, **asdict(self), "ratio": self.ratio, "promised": self.promised, **(promise or {})}
 
 
 class Shop:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
-from readme import check_out
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -42,6 +41,8 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project as a reader has it who wrote the files that the README shows."""
+    from readme import check_out
+
     folder = tmp_path_factory.mktemp("checkout") / "recsys"
     check_out(folder)
     return folder

@@ -11,10 +11,9 @@ from recsys import ragged
 from recsys.catalogue import Catalogue
 from recsys.evaluation import metrics
 from recsys.events import EventKind, EventLog, Int32, Int64, days
-from recsys.pools import CandidatePool, Ranking
+from recsys.pools import CandidatePool, Float64, Ranking
 from recsys.queries import Queries, Truth, pair_key
 
-Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 HEAD = 0.5

@@ -80,7 +80,7 @@ class ALS(Factors):
         made = self._factorise(log, iterations, start)
         self.item, self.item_factors, self.length = made.item, made.item_factors, made.length
 
-    def _factorise(self, log: EventLog, iterations: int, start: "Factorisation | None") -> "Factorisation":
+    def _factorise(self, log: EventLog, iterations: int, start: Factorisation | None) -> Factorisation:
         until = int(log.time[-1]) if len(log) else 0
         row, item, weight = summed_pairs(log.user, log.item, self._weight(log, until))
         kept = (np.bincount(row, minlength=log.n_users) >= self.min_user_items)[row]
@@ -136,7 +136,7 @@ class ALS(Factors):
         saturation = self.k1 * (1 - self.b + self.b * length[column]) + weight
         return self.alpha * weight * (self.k1 + 1) / saturation * rarity
 
-    def _begun(self, items: Int64, start: "Factorisation") -> Float32:
+    def _begun(self, items: Int64, start: Factorisation) -> Float32:
         """The factors of `items` to go on from: small random ones for items that are new."""
         factors = np.random.default_rng(self.seed).random((len(items), self.factors), dtype=np.float32) * np.float32(0.01)
         _, place, of_start = np.intersect1d(items, start.item, assume_unique=True, return_indices=True)

@@ -12,11 +12,10 @@ from pydantic import Field
 from recsys.catalogue import Catalogue
 from recsys.component import Component, component
 from recsys.events import KINDS, EventKind, EventLog, Int64, Kind
-from recsys.pools import CandidatePool, Float32, Ranking
+from recsys.pools import CandidatePool, Float32, Float64, Ranking
 from recsys.queries import Queries, pair_key
 
 Seen = Literal["keep", "drop_bought", "drop_touched"]
-Float64 = npt.NDArray[np.float64]
 KindWeights = dict[Kind, Annotated[float, Field(ge=0)]]
 SIGNAL_WEIGHTS: KindWeights = {"view": 1.0, "addtocart": 3.0, "transaction": 5.0}
 

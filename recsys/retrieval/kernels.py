@@ -74,7 +74,7 @@ def order_lists(item: Int32, score: Float32) -> None:
         for n in range(1, item.shape[1]):
             this, value = item[row, n], score[row, n]
             place = n
-            while place and (value > score[row, place - 1] or (value == score[row, place - 1] and this < item[row, place - 1])):
+            while place and _worse(score[row, place - 1], item[row, place - 1], value, this):
                 item[row, place], score[row, place] = item[row, place - 1], score[row, place - 1]
                 place -= 1
             item[row, place], score[row, place] = this, value

@@ -91,13 +91,13 @@ class SessionKNN(Retriever):
         weight = kind_weights(self.weights)[log.kind]
         log = log.where(weight > 0)
         user_indptr, order = log.by_user
-        user, time = log.user[order], log.time[order]
+        user, time, item = log.user[order], log.time[order], log.item[order]
         session = np.cumsum(self._opens(ragged.row_numbers(user_indptr), time)) - 1
         n_sessions = int(session[-1]) + 1 if len(session) else 0
-        by_item = ragged.descending(ragged.from_sorted(session, n_sessions), -log.item[order])
-        keys = pair_key(session, log.item[order][by_item])
+        by_item = ragged.descending(ragged.from_sorted(session, n_sessions), -item)
+        keys = pair_key(session, item[by_item])
         opens = np.flatnonzero(np.diff(keys, prepend=-1))
-        row, item = session[opens], log.item[order][by_item[opens]]
+        row, item = session[opens], item[by_item[opens]]
         strongest, last = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
         if len(opens):
             strongest = np.maximum.reduceat(kind_weights(self.weights)[log.kind[order][by_item]], opens)

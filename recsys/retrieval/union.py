@@ -12,9 +12,9 @@ from recsys.catalogue import Catalogue
 from recsys.component import State, component
 from recsys.errors import ConfigError, nearest
 from recsys.events import EventLog, Kind, days
-from recsys.pools import MAX_RANK, RRF_CONSTANT, CandidatePool, Ranking
+from recsys.pools import MAX_RANK, RRF_CONSTANT, CandidatePool, Float64, Ranking
 from recsys.queries import Queries
-from recsys.retrieval.base import Float64, Retriever
+from recsys.retrieval.base import Retriever
 from recsys.splits import Split, Task, Window
 
 BLOCK = 4096

@@ -210,10 +210,14 @@ def cost(study: optuna.Study) -> tuple[float, float]:
 
     The trial of the defaults, which fills the cache, is left out, and so are trials without a ranker.
     """
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.duration and DEFAULTS not in trial.user_attrs]
-    spent = [(trial.duration.total_seconds(), trial.user_attrs.get(RANKER_SECONDS)) for trial in trials if trial.duration]
-    ratios = [(seconds, seconds / ranker) for seconds, ranker in spent if ranker]
-    return (median(seconds for seconds, _ in ratios), median(ratio for _, ratio in ratios)) if ratios else (math.nan, math.nan)
+    spent = [
+        (trial.duration.total_seconds(), trial.user_attrs[RANKER_SECONDS])
+        for trial in study.get_trials(deepcopy=False)
+        if trial.duration and trial.user_attrs.get(RANKER_SECONDS) and DEFAULTS not in trial.user_attrs
+    ]
+    if not spent:
+        return math.nan, math.nan
+    return median(seconds for seconds, _ in spent), median(seconds / ranker for seconds, ranker in spent)
 
 
 def _values(trial: FrozenTrial, names: Sequence[str] | None = None) -> str:

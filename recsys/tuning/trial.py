@@ -63,9 +63,8 @@ def run(config: DictConfig) -> Outcome:
         except Exception:
             tracked.tag("state", TrialState.FAIL.name)
             raise
-        ranker = (
-            sum(stages.seconds.get(name, 0.0) for name in ("ranker fit", "rank")) if "ranker fit" in stages.seconds else 0.0
-        )
+        learning = stages.seconds.get("ranker fit", 0.0)
+        ranker = learning + stages.seconds["rank"] if learning else 0.0
         storage.set_trial_user_attr(trial_id, RANKER_SECONDS, ranker)
         tracked.metrics({"seconds/ranker": ranker, "seconds/trial": time.perf_counter() - start})
         tracked.tag("state", outcome.state)
