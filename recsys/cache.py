@@ -1,4 +1,4 @@
-"""The stage cache: fitted retrievers, pools and features by content, so that a new ranker never refits a retriever.
+"""The stage cache: datasets, fitted retrievers, pools and features by content, so that a new ranker never refits a retriever.
 
 An entry is a folder named by the hash of all that it depends on: settings, data, cutoff, queries, and the source code and
 libraries that made it. It is written beside its place and renamed: it is there whole or not at all, however many write at
@@ -29,20 +29,25 @@ from recsys.component import Component, component
 from recsys.digest import digest
 from recsys.errors import ConfigError, DataError
 
-Stage = Literal["retriever", "pool", "features"]
+Stage = Literal["dataset", "retriever", "pool", "features"]
 Arrays = dict[str, npt.NDArray[Any]]
 Made = TypeVar("Made")
 Fitted = TypeVar("Fitted", bound=Component)
 
-STAGES: tuple[Stage, ...] = ("retriever", "pool", "features")
+STAGES: tuple[Stage, ...] = ("dataset", "retriever", "pool", "features")
 MAPPED = 1 << 20
 """Bytes of a file from which on it is mapped into memory rather than read."""
 DRAFT_AGE = 3600 * 24
 """Seconds after which an unfinished entry is taken for one whose writer was stopped."""
 
 _CORE = ("catalogue.py", "component.py", "events.py", "kernels.py", "pools.py", "queries.py", "ragged.py", "retrieval")
-_CODE: dict[Stage, tuple[str, ...]] = {"retriever": _CORE, "pool": _CORE, "features": (*_CORE, "features")}
-_LIBRARIES = ("numpy", "scipy", "pandas", "implicit", "scikit-learn", "lightgbm", "torch")
+_CODE: dict[Stage, tuple[str, ...]] = {
+    "dataset": ("catalogue.py", "datasets", "events.py", "queries.py", "ragged.py", "simulation.py"),
+    "retriever": _CORE,
+    "pool": _CORE,
+    "features": (*_CORE, "features"),
+}
+_LIBRARIES = ("numpy", "scipy", "pandas", "pyarrow", "implicit", "scikit-learn", "lightgbm", "torch")
 _BROKEN = (OSError, ValueError, KeyError, EOFError, DataError, ConfigError)
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from recsys import runs
 from recsys.ablation import without
 from recsys.cache import NoCache
 from recsys.component import construct
-from recsys.datasets import Dataset, Source
+from recsys.datasets import Dataset, Source, kept
 from recsys.errors import ConfigError, nearest
 from recsys.features import FeatureSet
 from recsys.judging import TABLE, Evaluation, JudgedFold, Judgement, judge_fold, summarise
@@ -119,7 +119,7 @@ def run_name(config: Mapping[str, Any]) -> str:
 def _run(parts: Parts, config: Mapping[str, Any], folder: Path, tracked: Run, stages: Stages) -> dict[str, float]:
     console = stages.console or Console()
     with stages("load"):
-        dataset = parts.dataset.load()
+        dataset = kept.load(parts.dataset, parts.cache)
     console.print(terminal.counts(f"\n{dataset.name}", dataset.summary()))
     tracked.dataset(dataset)
     log, catalogue = dataset.log, dataset.catalogue

@@ -146,7 +146,9 @@ class _Shelf:
         low, high = np.where(none, 0, low), np.where(none, n, high)
         left, right = self.demand[row + low], self.demand[row + high]
         wanted = left + rng.random(len(week)) * (right - left)
-        return np.clip(np.searchsorted(self.demand, wanted, side="right") - 1 - row, low, high - 1)
+        place, order = np.empty(len(week), dtype=np.int64), np.argsort(wanted)
+        place[order] = np.searchsorted(self.demand, wanted[order], side="right")  # neighbours' searches share the cache
+        return np.clip(place - 1 - row, low, high - 1)
 
 
 def _stock(rng: np.random.Generator, n: int, settings: ShopSettings) -> _Shelf:

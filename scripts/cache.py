@@ -11,7 +11,7 @@ from recsys.cache import STAGES, StageCache
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and do it."""
     parser = argparse.ArgumentParser(
-        description="The stage cache holds fitted retrievers, pools and features. Clearing it costs time, no result.",
+        description="The stage cache holds data as read, fitted retrievers, pools and features; without it they are made anew.",
         epilog="Example: python scripts/cache.py show",
     )
     parser.add_argument("action", choices=("show", "clear"))

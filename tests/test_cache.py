@@ -225,6 +225,7 @@ def test_the_command_shows_and_clears(cache, capsys):
     folder = ["--folder", str(cache.folder)]
     assert command.main(["show", *folder]) == 0
     shown = {line.split()[0]: line.split()[1:3] for line in capsys.readouterr().out.splitlines()[3:]}
+    assert shown.pop("dataset") == ["0", "0.0"]
     assert shown == {"retriever": ["0", "0.0"], "pool": ["1", "2.0"], "features": ["0", "0.0"], "all": ["1", "2.0"]}
     assert command.main(["clear", *folder]) == 0
     assert "Removed 1 entries" in capsys.readouterr().out

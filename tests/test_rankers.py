@@ -207,13 +207,16 @@ def test_where_all_windows_overlap_users_are_divided() -> None:
 
     assert users(latest) == set(range(0, QUERIES, 3))
     for w in learn:
-        assert users(w) == set(range(QUERIES)) - users(latest)
+        assert set(w.user[w.teaches].tolist()) == set(range(QUERIES)) - users(latest)
 
 
 def test_a_single_window_is_divided_by_users() -> None:
     learn, latest = divide([replace(NEW, user=None, window=None)])
-    assert len(learn[0].features.pool) + len(latest.features.pool) == len(NEW.features.pool)
-    assert not set(learn[0].features["f__good"].tolist()) & set(latest.features["f__good"].tolist())
+    table = LambdaRank().table(learn)
+    taught = int(learn[0].teaches.sum()) - int(learn[0].teaches[-1])  # the last group has no relevant one
+    assert len(table.grade) == taught * WIDTH
+    assert taught * WIDTH + len(latest.features.pool) + WIDTH * int(learn[0].teaches[-1]) == len(NEW.features.pool)
+    assert not set(table.values[:, NEW.features.names.index("f__good")].tolist()) & set(latest.features["f__good"].tolist())
     assert len(latest.truth) == QUERIES / 3
 
 
@@ -232,6 +235,22 @@ def test_negatives(count: int, choice: str, seed: int) -> None:
     again = LambdaRank(negatives=count, negatives_by=choice, seed=seed).table([NEW, NEW])
     np.testing.assert_array_equal(again.values, table.values)
     assert not np.isin(NEW.features.values[-WIDTH:, 0], table.values[:, 0]).any()  # the group without a relevant one
+
+
+@given(st.integers(1, 3 * QUERIES), st.integers(0, 3))
+def test_groups(count: int, seed: int) -> None:
+    """So many whole groups with a relevant candidate, drawn of all windows, the same ones twice."""
+    kept = LambdaRank(groups=count, seed=seed)
+    table = kept.table([NEW, NEW])
+    assert table.groups.tolist() == [WIDTH] * min(count, 2 * (QUERIES - 1))
+    assert (table.grade.reshape(-1, WIDTH) > 0).any(axis=1).all()
+    np.testing.assert_array_equal(kept.table([NEW, NEW]).values, table.values)
+
+
+def test_drawn_groups_differ_by_seed_and_are_of_all_windows() -> None:
+    drawn = [LambdaRank(groups=QUERIES, seed=seed).table([NEW, NEW]) for seed in (0, 1)]
+    assert not np.array_equal(drawn[0].values, drawn[1].values)
+    assert all(0 < len(part) < len(NEW.features.pool) for table in drawn for part in table.parts)
 
 
 def test_uniform_negatives_differ_by_seed() -> None:

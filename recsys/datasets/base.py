@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -53,8 +54,8 @@ class Dataset:
             **dict(self.funnel.steps),
             "events": len(self.log),
             **{f"events: {name}": int(n) for name, n in zip(KINDS, kinds, strict=True)},
-            "users": len(np.unique(self.log.user)),
-            "items with events": len(np.unique(self.log.item)),
+            "users": int(np.count_nonzero(np.bincount(self.log.user))),
+            "items with events": int(np.count_nonzero(np.bincount(self.log.item))),
             "items known": self.log.n_items,
             "first event": first,
             "last event": last,
@@ -63,6 +64,10 @@ class Dataset:
 
 class Source(Component, ABC):
     """Settings that say where a shop's events are and how to read them."""
+
+    def files(self) -> tuple[Path, ...] | None:
+        """The files that `load` reads: while settings and files are the same, so is the dataset. None: who knows."""
+        return None
 
     @abstractmethod
     def load(self) -> Dataset:

@@ -34,6 +34,10 @@ class OnlineRetail(Source):
     keep_non_products: bool = False
     time_unit: str = "iso"
 
+    def files(self) -> tuple[Path, ...] | None:
+        """The one file."""
+        return (Path(self.path).expanduser(),) if self.path else None
+
     def load(self) -> Dataset:
         """Read the file. Raises `DataError` when it is missing, lacks a column or has a cell that cannot be read."""
         path = Path(self.path or "").expanduser()

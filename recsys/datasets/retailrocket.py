@@ -32,6 +32,7 @@ WHERE_TO_GET_IT = (
 EVENTS = ("timestamp", "visitorid", "event", "itemid", "transactionid")
 PROPERTIES = ("timestamp", "itemid", "property", "value")
 ONE_OF_KINDS = f"one of {', '.join(KINDS)}"
+PARTS = ("item_properties_part1", "item_properties_part2")
 TREE = ("categoryid", "parentid")
 
 
@@ -47,6 +48,13 @@ class RetailRocket(Source):
     path: str | None = None
     properties: Literal["known", "all", "none"] = "known"
     download: bool = False
+
+    def files(self) -> tuple[Path, ...] | None:
+        """Those of the folder that are there; None where the folder is still to be fetched or is not there."""
+        if self.download or self.path is None:
+            return None
+        wanted = ["events", "category_tree", *(PARTS if self.properties != "none" else ())]
+        return tuple(file for name in wanted if (file := _file(Path(self.path).expanduser(), name)))
 
     def load(self) -> Dataset:
         """Read the folder. Raises `DataError` that says where to get the data when it is not there."""
@@ -129,7 +137,7 @@ def _events(path: Path) -> pd.DataFrame:
 
 
 def _properties(folder: Path, every: bool, funnel: Funnel) -> pd.DataFrame | None:
-    paths = [path for part in (1, 2) if (path := _file(folder, f"item_properties_part{part}"))]
+    paths = [path for part in PARTS if (path := _file(folder, part))]
     if not paths:
         return None
     parts = [_property_columns(path, every, funnel) for path in paths]

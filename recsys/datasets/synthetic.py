@@ -28,6 +28,10 @@ class Synthetic(Source):
     scale: PositiveFloat = 0.03
     seed: NonNegativeInt = 0
 
+    def files(self) -> tuple[Path, ...]:
+        """None are read."""
+        return ()
+
     def load(self) -> Dataset:
         """Simulate the shop: nothing is read."""
         shop = simulate(self.scale, self.seed)

@@ -65,6 +65,10 @@ class Csv(Source):
         if self.events is not None and not self.columns.get("event"):
             raise ConfigError("dataset.columns.event: wanted the column that holds what `events` maps, found none")
 
+    def files(self) -> tuple[Path, ...]:
+        """The one file."""
+        return (Path(self.path).expanduser(),)
+
     def load(self) -> Dataset:
         """Read the file. Raises `DataError` that names row and column of a cell that is not what its role needs."""
         path, columns = Path(self.path).expanduser(), {role: column for role, column in self.columns.items() if column}

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from recsys import ragged
 from recsys.catalogue import Catalogue
@@ -39,7 +40,7 @@ class Past:
     def of(cls, past: EventLog, known: Catalogue, cutoff: int) -> "Past":
         """From a log and a catalogue that are both cut at `cutoff`."""
         n = past.n_items
-        pairs = np.unique(pair_key(past.user, past.item))
+        pairs = pd.unique(pair_key(past.user, past.item))
         events = np.bincount(past.item, minlength=n)
         order = np.argsort(-events, kind="stable")
         before = np.cumsum(events[order]) - events[order]

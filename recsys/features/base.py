@@ -39,9 +39,10 @@ class FeatureMatrix:
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "FeatureMatrix":
         """The marked rows only; every query stays, perhaps with no candidate."""
-        values = np.empty((int(np.count_nonzero(keep)), len(self.names)), dtype=np.float32, order="F")
+        rows = np.flatnonzero(keep)
+        values = np.empty((len(rows), len(self.names)), dtype=np.float32, order="F")
         for column in range(len(self.names)):
-            values[:, column] = self.values[keep, column]
+            np.take(self.values[:, column], rows, out=values[:, column], mode="clip")  # with "raise" it copies once more
         return FeatureMatrix(values, self.names, self.families, self.pool.where(keep))
 
 

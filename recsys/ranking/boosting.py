@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from recsys.component import component
 from recsys.errors import ConfigError, nearest
 from recsys.ranking.base import Examples
-from recsys.ranking.learning import Learned, Table, divide
+from recsys.ranking.learning import Learned, Table, divide, teaching
 from recsys.ranking.validation import ValidationNdcg
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -59,7 +59,7 @@ class Boosted(Learned):
             self.column(name, "monotone")
         learn, latest = divide(windows)
         best = min(self.trees, UNJUDGED_TREES)
-        if (latest.grade > 0).any() and any((window.grade > 0).any() for window in learn):
+        if (latest.grade > 0).any() and any(teaching(window).any() for window in learn):
             curve = self.grow(self.table(learn), self.trees, (ValidationNdcg(latest), latest))
             self.curve = tuple(curve)
             best = int(np.argmax(curve)) + 1

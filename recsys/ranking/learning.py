@@ -1,7 +1,7 @@
 """What every ranker that learns shares: which candidates it learns from, and which it is judged on while it does."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -50,6 +50,8 @@ class Table:
 class Learned(Ranker):
     """A ranker with a fit. Groups without a relevant candidate teach nothing and are left out; evaluation keeps them."""
 
+    groups: PositiveInt | None = None
+    """Most groups (a user at a label cutoff) to learn from, drawn with equal chances; none: all. Validation always has all."""
     negatives: PositiveInt | None = None
     """Most candidates of each group that are not relevant to learn from; none: all. Validation always has all."""
     negatives_by: Literal["uniform", "hard"] = "uniform"
@@ -62,25 +64,37 @@ class Learned(Ranker):
 
     def table(self, windows: Sequence[Examples]) -> Table:
         """The candidates to learn from. Raises `DataError` when none of them is relevant."""
-        if not any((window.grade > 0).any() for window in windows):
+        drawn = self._drawn(windows)
+        if not np.concatenate(drawn).any():
             raise DataError(
                 "ranker: no candidate of any label window is relevant, so there is nothing to learn from;"
                 " widen split.label_horizon, raise candidates, or choose another retriever"
             )
         self.names = windows[0].features.names
-        kept = [window.where(self._chosen(window, number)) for number, window in enumerate(windows)]
+        kept = [
+            window.where(self._chosen(window, groups, np.random.default_rng([self.seed, number])))
+            for number, (window, groups) in enumerate(zip(windows, drawn, strict=True))
+        ]
         sizes = np.concatenate([np.diff(window.features.pool.indptr) for window in kept])
         parts = tuple(window.features.values for window in kept)
         return Table(parts, np.concatenate([window.grade for window in kept]), sizes[sizes > 0])
 
-    def _chosen(self, window: Examples, number: int) -> npt.NDArray[np.bool_]:
-        """Groups with a relevant candidate, and of each group its relevant ones and so many others."""
+    def _drawn(self, windows: Sequence[Examples]) -> list[npt.NDArray[np.bool_]]:
+        """The groups of each window to learn from: `bool[q]`."""
+        drawn = np.concatenate([teaching(window) for window in windows])
+        taught = np.flatnonzero(drawn)
+        if self.groups is not None:
+            drawn[np.random.default_rng(self.seed).permutation(taught)[self.groups :]] = False
+        return np.split(drawn, np.cumsum([window.features.pool.n_queries for window in windows])[:-1])
+
+    def _chosen(self, window: Examples, groups: npt.NDArray[np.bool_], chance: np.random.Generator) -> npt.NDArray[np.bool_]:
+        """Candidates of these groups: of each the relevant ones and so many others."""
         pool, relevant = window.features.pool, window.grade > 0
-        chosen = with_positives(window)
+        chosen = groups[pool.row]
         if self.negatives is None:
             return chosen
-        others = np.flatnonzero(~relevant)
-        order = np.random.default_rng([self.seed, number]).random(len(others))
+        others = np.flatnonzero(chosen & ~relevant)
+        order = chance.random(len(others))
         if self.negatives_by == "hard":
             place = _place(pool, others, -pool.fusion[others])
             order[place < self.negatives // 2] = -1
@@ -117,10 +131,11 @@ def _place(pool: CandidatePool, rows: Int64, order: npt.NDArray[np.floating]) ->
     return place
 
 
-def with_positives(window: Examples) -> npt.NDArray[np.bool_]:
-    """Which candidates stand in a group with a relevant one."""
+def teaching(window: Examples) -> npt.NDArray[np.bool_]:
+    """Which groups have a relevant candidate and may be learned from: `bool[q]`."""
     pool = window.features.pool
-    return (np.bincount(pool.row, weights=window.grade > 0, minlength=pool.n_queries) > 0)[pool.row]
+    relevant = np.bincount(pool.row, weights=window.grade > 0, minlength=pool.n_queries) > 0
+    return relevant if window.teaches is None else relevant & window.teaches
 
 
 def divide(windows: Sequence[Examples]) -> tuple[list[Examples], Examples]:
@@ -134,7 +149,7 @@ def divide(windows: Sequence[Examples]) -> tuple[list[Examples], Examples]:
     if any((window.grade > 0).any() for window in earlier):
         return earlier, latest
     held_out = [_users(window) % HELD_OUT == 0 for window in windows]
-    learn = [window.take(np.flatnonzero(~of_query)) for window, of_query in zip(windows, held_out, strict=True)]
+    learn = [replace(window, teaches=~of_query) for window, of_query in zip(windows, held_out, strict=True)]
     return learn, latest.take(np.flatnonzero(held_out[-1]))
 
 

@@ -1,6 +1,5 @@
 """The sweeper: `python train.py -m sweep=two_stage`, in as many shells and on as many machines as there are."""
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ from recsys.tuning import results, space, syntax, validation
 from recsys.tuning.settings import SweepSettings
 from recsys.tuning.space import SearchSpace
 from recsys.tuning.study import ERROR, SharedStudy, open_storage
-from recsys.tuning.trial import Outcome, fold_settings, folded, storage_url
+from recsys.tuning.trial import Outcome, data_settings, fold_settings, folded, storage_url
 
 PARENT = "parent_run"
 """Attribute of a study: the run that its trials are children of."""
@@ -93,7 +92,7 @@ class OptunaSweeper(Sweeper):
         sampler = self._sampler(0)
         if isinstance(sampler, optuna.samplers.BruteForceSampler):
             _check_discrete(spaces)
-        folded(*_data(base), *fold_settings(self.settings))
+        folded(*data_settings(base), *fold_settings(self.settings))
         self.content = self._content(base)
         name = self.settings.study or self._name(base, stages, spaces)
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
@@ -315,10 +314,6 @@ class OptunaSweeper(Sweeper):
 
 def _folder(job: JobReturn) -> Path:
     return Path(job.hydra_cfg.hydra.runtime.output_dir).resolve()  # type: ignore[union-attr]
-
-
-def _data(config: Mapping[str, Any]) -> tuple[str, str]:
-    return json.dumps(config["dataset"]), json.dumps(config["split"])
 
 
 def _root(key: str) -> str:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
 from recsys.component import construct
-from recsys.datasets import Dataset
+from recsys.datasets import Dataset, kept
 from recsys.errors import DataError
 from recsys.events import EventLog
 from recsys.experiment import Parts
@@ -78,14 +78,14 @@ def _judged(
     parts, objectives = Parts.of(plain), plain["sweep"]["trial"]["objectives"]
     if isinstance(parts.ranker, Boosted) and not settings.refit_ranker:
         parts.ranker.refit = False
-    dataset, split = json.dumps(plain["dataset"]), json.dumps(plain["split"])
-    log, folds = folded(dataset, split, *fold_settings(settings))
+    data = data_settings(plain)
+    log, folds = folded(*data, *fold_settings(settings))
     recommender = TwoStageRecommender(parts.retriever, parts.features, parts.ranker, plain["candidates"], parts.cache)
     found: list[list[float]] = []
     for step, fold in enumerate(folds, start=1):
         windows = fold.labels if parts.ranker.learns else ()
         labels = [sampled(parts.split.label_task(log, window), settings.label_queries, plain["seed"]) for window in windows]
-        known = loaded(dataset).catalogue
+        known = loaded(*data[:2]).catalogue
         recommender.fit(log, known, fold.test.cutoff, labels, stages)
         task = parts.split.test_task(log, fold.test)
         values = validation.judge(recommender, task, known, parts.evaluation, objectives, stages)
@@ -117,19 +117,26 @@ def storage_url(settings: SweepSettings) -> str:
     return f"sqlite:///{home() / 'optuna.db'}"
 
 
+def data_settings(plain: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The settings of dataset, cache and split, as JSON."""
+    return json.dumps(plain["dataset"]), json.dumps(plain["cache"]), json.dumps(plain["split"])
+
+
 def fold_settings(settings: SweepSettings) -> tuple[int, str | None, int | None]:
     """How many validation windows, how far apart, with how many label windows each."""
     return settings.folds, settings.fold_step, settings.label_cutoffs
 
 
 @lru_cache(maxsize=1)
-def folded(dataset: str, split: str, count: int, step: str | None, labels: int | None) -> tuple[EventLog, list[Fold]]:
+def folded(
+    dataset: str, cache: str, split: str, count: int, step: str | None, labels: int | None
+) -> tuple[EventLog, list[Fold]]:
     """The log before the test cutoff and the validation folds, for settings as JSON."""
-    return validation.validation_folds(construct(json.loads(split), "split"), loaded(dataset).log, count, step, labels)
+    log = loaded(dataset, cache).log
+    return validation.validation_folds(construct(json.loads(split), "split"), log, count, step, labels)
 
 
 @lru_cache(maxsize=1)
-def loaded(dataset: str) -> Dataset:
+def loaded(dataset: str, cache: str) -> Dataset:
     """The dataset of these settings (JSON), read once a process: all trials of a study are on the same data."""
-    made: Dataset = construct(json.loads(dataset), "dataset").load()
-    return made
+    return kept.load(construct(json.loads(dataset), "dataset"), construct(json.loads(cache), "cache"))

@@ -1,0 +1,105 @@
+"""Datasets from the cache: what was read once is not read again while its files hold the same bytes."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from recsys.cache import Arrays, NoCache
+from recsys.catalogue import Catalogue, CategoryTree
+from recsys.datasets.base import Dataset, Funnel, Source
+from recsys.events import EventLog, Ids, Vocabulary
+
+EVENTS = ("user", "item", "kind", "time", "user_born", "item_born")
+CHANGES = ("item", "time", "prop", "value")
+MEANINGS = ("category_property", "price_property", "name_property", "available_property")
+
+
+def load(source: Source, cache: NoCache) -> Dataset:
+    """The dataset of `source`, as `load` gives it or gave it before for these settings and files with this content.
+
+    A source that cannot name its `files`, or whose files are not there, is read. Raises `DataError` as `load` does.
+    """
+    files = source.files()
+    if files is None or not all(file.is_file() for file in files):
+        return source.load()
+    read: list[Dataset] = []
+
+    def make() -> Arrays:
+        read.append(source.load())
+        return to_arrays(read[0])
+
+    arrays = cache.arrays("dataset", source, lambda: [(str(file), _content(file)) for file in files], make)
+    return read[0] if read else from_arrays(arrays)
+
+
+def to_arrays(dataset: Dataset) -> Arrays:
+    """All that the dataset holds, as arrays of numbers and of text."""
+    log, catalogue = dataset.log, dataset.catalogue
+    steps = dataset.funnel.steps
+    texts = [dataset.name, dataset.source, *(getattr(catalogue, meaning) or "" for meaning in MEANINGS)]
+    return {
+        "texts": np.array(texts, dtype=np.str_),
+        "steps": np.array([what for what, _ in steps], dtype=np.str_),
+        "counts": np.array([count for _, count in steps], dtype=np.int64),
+        **{f"log_{name}": getattr(log, name) for name in EVENTS},
+        **_of_ids("users", log.users.ids),
+        **_of_ids("items", log.items.ids),
+        **{f"change_{name}": getattr(catalogue, name) for name in CHANGES},
+        **_of_ids("properties", catalogue.properties.ids),
+        **_of_ids("values", catalogue.texts.ids),
+        **_of_ids("categories", catalogue.tree.category.ids),
+        "parent": catalogue.tree.parent,
+    }
+
+
+def from_arrays(arrays: Arrays) -> Dataset:
+    """The dataset that `to_arrays` was given."""
+    name, source, *meanings = arrays["texts"].tolist()
+    users, items = _vocabulary("users", arrays), _vocabulary("items", arrays)
+    log = EventLog(**{name: arrays[f"log_{name}"] for name in EVENTS}, users=users, items=items)
+    category, price, product, available = (meaning or None for meaning in meanings)
+    catalogue = Catalogue(
+        arrays["change_item"],
+        arrays["change_time"],
+        arrays["change_prop"],
+        arrays["change_value"],
+        properties=_vocabulary("properties", arrays),
+        texts=_vocabulary("values", arrays),
+        tree=CategoryTree(_vocabulary("categories", arrays), arrays["parent"]),
+        n_items=len(items),
+        item_born=log.item_born,
+        category_property=category,
+        price_property=price,
+        name_property=product,
+        available_property=available,
+    )
+    funnel = Funnel(list(zip(arrays["steps"].tolist(), arrays["counts"].tolist(), strict=True)))
+    return Dataset(name, log, catalogue, funnel, source)
+
+
+def _of_ids(name: str, ids: Ids) -> Arrays:
+    """Whole numbers as they are; text as UTF-8 bytes, one after the other, and where each ends."""
+    if np.issubdtype(ids.dtype, np.integer):
+        return {name: ids}
+    texts = pa.array(ids, type=pa.large_string())
+    ends = np.frombuffer(texts.buffers()[1], dtype=np.int64)[: len(ids) + 1] if len(ids) else np.zeros(1, dtype=np.int64)
+    content = texts.buffers()[2]
+    return {f"{name}_text": np.frombuffer(content or b"", dtype=np.uint8)[: ends[-1]], f"{name}_ends": ends}
+
+
+def _vocabulary(name: str, arrays: Arrays) -> Vocabulary:
+    if name in arrays:
+        return Vocabulary(arrays[name])
+    content, ends = (np.ascontiguousarray(arrays[f"{name}_{part}"]) for part in ("text", "ends"))
+    texts = pa.LargeStringArray.from_buffers(len(ends) - 1, pa.py_buffer(ends), pa.py_buffer(content))
+    ids: npt.NDArray[Any] = texts.to_numpy(zero_copy_only=False)
+    return Vocabulary(ids.astype(object))
+
+
+def _content(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "blake2b").hexdigest()
