@@ -75,6 +75,18 @@ class NoCache(Component):
 
     def arrays(self, stage: Stage, template: Component, depends: Callable[[], Any], make: Callable[[], Arrays]) -> Arrays:
         """What `make` gives with the help of `template`, or gave before under the same key."""
+        return self.packed(stage, template, depends, make, pack=dict, unpack=dict)
+
+    def packed(
+        self,
+        stage: Stage,
+        template: Component,
+        depends: Callable[[], Any],
+        make: Callable[[], Made],
+        pack: Callable[[Made], Arrays],
+        unpack: Callable[[Arrays], Made],
+    ) -> Made:
+        """As `arrays`, for what can be turned into arrays and back: only what is written and read is."""
         return make()
 
 
@@ -97,9 +109,23 @@ class StageCache(NoCache):
             stage, self._place(stage, template, depends), fit, lambda made, folder: made.save(folder), type(template).open
         )
 
-    def arrays(self, stage: Stage, template: Component, depends: Callable[[], Any], make: Callable[[], Arrays]) -> Arrays:
-        """See `NoCache.arrays`."""
-        return self._of(stage, self._place(stage, template, depends), make, _write_arrays, _read_arrays)
+    def packed(
+        self,
+        stage: Stage,
+        template: Component,
+        depends: Callable[[], Any],
+        make: Callable[[], Made],
+        pack: Callable[[Made], Arrays],
+        unpack: Callable[[Arrays], Made],
+    ) -> Made:
+        """See `NoCache.packed`."""
+        return self._of(
+            stage,
+            self._place(stage, template, depends),
+            make,
+            lambda made, folder: _write_arrays(pack(made), folder),
+            lambda folder: unpack(_read_arrays(folder)),
+        )
 
     def entries(self) -> list[Entry]:
         """All entries, the one used longest ago first."""

@@ -142,6 +142,15 @@ def test_without_a_cache_it_is_read_each_time(reads):
     assert len(reads) == 2
 
 
+def test_an_entry_that_lacks_an_array_is_made_anew(cache, reads):
+    source = Synthetic(scale=0.002)
+    made = kept.load(source, cache)
+    names = cache.entries()[0].path / "names.json"
+    names.write_text(names.read_text().replace('"log_kind", ', ""))
+    same(made, kept.load(source, cache))
+    assert len(reads) == 2
+
+
 def test_a_missing_file_is_told_as_ever(tmp_path, cache):
     with pytest.raises(DataError, match=r"gone\.csv"):
         kept.load(OnlineRetail(path=str(tmp_path / "gone.csv")), cache)

@@ -26,14 +26,9 @@ def load(source: Source, cache: NoCache) -> Dataset:
     files = source.files()
     if files is None or not all(file.is_file() for file in files):
         return source.load()
-    read: list[Dataset] = []
-
-    def make() -> Arrays:
-        read.append(source.load())
-        return to_arrays(read[0])
-
-    arrays = cache.arrays("dataset", source, lambda: [(str(file), _content(file)) for file in files], make)
-    return read[0] if read else from_arrays(arrays)
+    return cache.packed(
+        "dataset", source, lambda: [(str(file), _content(file)) for file in files], source.load, to_arrays, from_arrays
+    )
 
 
 def to_arrays(dataset: Dataset) -> Arrays:
