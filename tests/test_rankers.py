@@ -263,10 +263,10 @@ def test_sampling_leaves_the_validation_whole() -> None:
     seen: list[int] = []
 
     class Spy(LambdaRank):
-        def grow(self, table, trees, judge):  # type: ignore[no-untyped-def]
+        def grow(self, table, trees, threads, judge=None, enough=None):  # type: ignore[no-untyped-def]
             if judge is not None:
-                seen.append(len(judge[1].features.pool))
-            return super().grow(table, trees, judge)
+                seen.append(len(judge.latest.features.pool))
+            return super().grow(table, trees, threads, judge, enough)
 
     Spy(trees=3, negatives=1).fit(WINDOWS)
     assert seen == [len(WINDOWS[-1].features.pool)]
@@ -279,6 +279,31 @@ def test_boosting_stops_where_the_latest_window_is_best(name: str) -> None:
     assert kept.curve
     best = ValidationNdcg(WINDOWS[-1])(kept.score(WINDOWS[-1].features))
     assert best == pytest.approx(max(kept.curve), abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["lambdarank", "binary", "xendcg", "xgboost"])
+def test_two_fits_side_by_side_give_what_one_after_the_other_gives(name: str) -> None:
+    """One thread: the judged fit, then the one of all windows. Two: both at once, and trees that are too many cut off."""
+    alone, beside = (ranker(name, threads=threads) for threads in (1, 2))
+    for each in (alone, beside):
+        each.fit(WINDOWS)
+    assert alone.curve == beside.curve
+    np.testing.assert_array_equal(alone.score(NEW.features), beside.score(NEW.features))
+    assert alone.importance() == pytest.approx(beside.importance())
+
+
+def test_the_fit_of_all_windows_ends_when_the_judged_one_fails() -> None:
+    grown: list[int] = []
+
+    class Broken(LambdaRank):
+        def grow(self, table, trees, threads, judge=None, enough=None):  # type: ignore[no-untyped-def]
+            if judge is not None:
+                raise ValueError("broken")
+            grown.append(super().grow(table, trees, threads, None, enough).current_iteration())
+
+    with pytest.raises(ValueError, match="broken"):
+        Broken(trees=100_000, threads=2).fit(WINDOWS)
+    assert grown[0] < 100_000
 
 
 @pytest.mark.parametrize("name", ["lambdarank", "xgboost", "catboost"])

@@ -3,10 +3,12 @@
 import importlib
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from recsys.component import component
@@ -15,6 +17,7 @@ from recsys.ranking.base import Examples
 from recsys.ranking.learning import Learned, Table, divide, teaching
 from recsys.ranking.validation import ValidationNdcg
 
+Enough = Callable[[int], bool]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 CELLS_A_THREAD = 20_000_000
@@ -44,13 +47,24 @@ class Boosted(Learned):
     threads: NonNegativeInt = 0
     """0: all cores, one for a small table. The result does not depend on it."""
 
+    follows: ClassVar[bool] = True
+    """Whether a fit can be told to stop between two trees."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.model: Any = None
         self.curve: tuple[float, ...] = ()
 
     @abstractmethod
-    def grow(self, table: Table, trees: int, judge: tuple[ValidationNdcg, Examples] | None) -> list[float]:
-        """Fit at most so many trees. With a judge, gives its value after each tree, and may stop early."""
+    def grow(self, table: Table, trees: int, threads: int, judge: "Judge | None" = None, enough: Enough | None = None) -> Any:
+        """The library's own model of at most so many trees; fewer where the `judge`, or `enough`, says after one that it is.
+
+        A judge hears the scores of its candidates after each tree.
+        """
+
+    @abstractmethod
+    def cut(self, model: Any, trees: int) -> Any:
+        """The first so many trees."""
 
     def fit(self, windows: Sequence[Examples]) -> None:
         """Learn from label windows. Raises `DataError` when no candidate of any window is relevant."""
@@ -58,19 +72,41 @@ class Boosted(Learned):
         for name in self.monotone:
             self.column(name, "monotone")
         learn, latest = divide(windows)
-        best = min(self.trees, UNJUDGED_TREES)
-        if (latest.grade > 0).any() and any(teaching(window).any() for window in learn):
-            curve = self.grow(self.table(learn), self.trees, (ValidationNdcg(latest), latest))
-            self.curve = tuple(curve)
-            best = int(np.argmax(curve)) + 1
-            if not self.refit:
-                self.cut(best)
-                return
-        self.grow(self.table(windows), best, None)
+        if not (latest.grade > 0).any() or not any(teaching(window).any() for window in learn):
+            self.model = self._grown(windows, min(self.trees, UNJUDGED_TREES))
+            return
+        judge = Judge(latest, self.early_stopping)
+        if not self.refit:
+            model = self._grown(learn, self.trees, judge=judge)
+            self.model = self.cut(model, judge.best)
+        elif self.follows and self.cores > 1:
+            self.model = self._side_by_side(learn, windows, judge)
+        else:
+            self._grown(learn, self.trees, judge=judge)
+            self.model = self._grown(windows, judge.best)
+        self.curve = tuple(judge.curve)
 
-    @abstractmethod
-    def cut(self, trees: int) -> None:
-        """Keep the first so many trees."""
+    def _grown(self, windows: Sequence[Examples], trees: int, fits: int = 1, **until: Any) -> Any:
+        """A model of these windows, one of so many `fits` at a time."""
+        table = self.table(windows)
+        return self.grow(table, trees, self.workers(table.cells, fits), **until)
+
+    def _side_by_side(self, learn: Sequence[Examples], windows: Sequence[Examples], judge: "Judge") -> Any:
+        """The model of all windows, grown while the judge still counts trees: two fits share the cores better than one uses
+        them, and the trees that are one too many are cut off.
+        """
+        wanted: list[int] = []
+
+        def enough(trees: int) -> bool:
+            return bool(wanted) and trees >= wanted[0]
+
+        with ThreadPoolExecutor(1) as beside:
+            whole = beside.submit(self._grown, windows, self.trees, 2, enough=enough)
+            try:
+                self._grown(learn, self.trees, 2, judge=judge)
+            finally:
+                wanted.append(judge.best)
+        return self.cut(whole.result(), judge.best)
 
     def column(self, name: str, option: str) -> int:
         """Place of a column that an option names. Raises `ConfigError` when there is none."""
@@ -82,9 +118,37 @@ class Boosted(Learned):
         """−1, 0 or 1 for each column."""
         return [self.monotone.get(name, 0) for name in self.names]
 
-    def workers(self, cells: int) -> int:
+    @property
+    def cores(self) -> int:
+        """How many threads there may be."""
+        return self.threads or os.cpu_count() or 1
+
+    def workers(self, cells: int, fits: int = 1) -> int:
         """Number of threads for so many values: threads that wait for each other make a small table slower."""
-        return self.threads or min(os.cpu_count() or 1, 1 + cells // CELLS_A_THREAD)
+        return min(max(1, self.cores // fits), 1 + cells // CELLS_A_THREAD)
+
+
+class Judge:
+    """NDCG@10 on the latest label window after each tree, and when to stop for want of a better one."""
+
+    def __init__(self, latest: Examples, patience: int) -> None:
+        self.latest, self.patience = latest, patience
+        self.curve: list[float] = []
+        self._ndcg = ValidationNdcg(latest)
+
+    @property
+    def best(self) -> int:
+        """Number of trees with the best value."""
+        return int(np.argmax(self.curve)) + 1 if self.curve else 0
+
+    def hear(self, score: npt.NDArray[np.floating]) -> float:
+        """The value of the scores after one more tree."""
+        self.curve.append(self._ndcg(score))
+        return self.curve[-1]
+
+    def enough(self, trees: int) -> bool:
+        """Whether none of the last so many trees was better."""
+        return trees - self.best >= self.patience
 
 
 def optional(library: str, ranker: str) -> Any:

@@ -1,7 +1,7 @@
 """Gradient-boosted oblivious trees by CatBoost, an optional library."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +10,8 @@ from pydantic import Field
 from recsys.component import component
 from recsys.features import FeatureMatrix
 from recsys.pools import Float32
-from recsys.ranking.base import Examples
-from recsys.ranking.boosting import Boosted, optional
+from recsys.ranking.boosting import Boosted, Enough, Judge, optional
 from recsys.ranking.learning import Table
-from recsys.ranking.validation import ValidationNdcg
 
 
 @component
@@ -26,17 +24,19 @@ class CatBoost(Boosted):
     loss: Literal["YetiRank", "PairLogit", "QuerySoftMax", "QueryRMSE"] = "YetiRank"
     depth: Annotated[int, Field(ge=1, le=16)] = 6
 
+    follows: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._library = optional("catboost", "CatBoost")
-        self.model: Any = None
 
-    def grow(self, table: Table, trees: int, judge: tuple[ValidationNdcg, Examples] | None) -> list[float]:
+    def grow(self, table: Table, trees: int, threads: int, judge: Judge | None = None, enough: Enough | None = None) -> Any:
         """See `Boosted`."""
-        self.model = None
         values = table.values
         if _all_alike(values):  # which CatBoost refuses to learn from
-            return [judge[0](np.zeros(len(judge[1].features.pool)))] if judge else []
+            if judge:
+                judge.hear(np.zeros(len(judge.latest.features.pool)))
+            return None
         bounds = {"monotone_constraints": self.directions()} if self.monotone else {}
         model = self._library.CatBoost(
             {
@@ -47,7 +47,7 @@ class CatBoost(Boosted):
                 "l2_leaf_reg": self.l2,
                 "rsm": self.feature_fraction,
                 "random_seed": self.seed,
-                "thread_count": self.workers(values.size),
+                "thread_count": threads,
                 "allow_writing_files": False,
                 "verbose": False,
             }
@@ -55,21 +55,18 @@ class CatBoost(Boosted):
         )
         group = np.repeat(np.arange(len(table.groups)), table.groups)
         model.fit(self._library.Pool(values, table.grade / table.grade.max(), group_id=group))
-        self.model = model
-        if judge is None:
-            return []
-        ndcg, latest = judge
-        curve: list[float] = []
-        for score in model.staged_predict(latest.features.values, prediction_type="RawFormulaVal"):
-            curve.append(ndcg(score))
-            if len(curve) - int(np.argmax(curve)) > self.early_stopping:
-                break
-        return curve
+        if judge:
+            for score in model.staged_predict(judge.latest.features.values, prediction_type="RawFormulaVal"):
+                judge.hear(score)
+                if judge.enough(len(judge.curve)):
+                    break
+        return model
 
-    def cut(self, trees: int) -> None:
+    def cut(self, model: Any, trees: int) -> Any:
         """See `Boosted`."""
-        if self.model is not None:
-            self.model.shrink(trees)
+        if model is not None:
+            model.shrink(trees)
+        return model
 
     def score(self, features: FeatureMatrix) -> Float32:
         """The sum over the trees."""

@@ -1,6 +1,7 @@
 """Gradient-boosted trees by LightGBM, with three objectives."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +13,8 @@ from pydantic import Field, PositiveInt
 from recsys.component import component
 from recsys.features import FeatureMatrix
 from recsys.pools import Float32
-from recsys.ranking.base import Examples
-from recsys.ranking.boosting import Boosted, Share
+from recsys.ranking.boosting import Boosted, Enough, Judge, Share
 from recsys.ranking.learning import Table
-from recsys.ranking.validation import ValidationNdcg
 
 
 @component
@@ -29,15 +28,13 @@ class LightGBM(Boosted):
     categorical: list[str] = Field(default_factory=list)
     """Columns of whole numbers whose order means nothing."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.booster: lgb.Booster | None = None
-
     @abstractmethod
     def objective(self, table: Table) -> tuple[dict[str, Any], npt.NDArray[Any]]:
         """LightGBM's parameters of the objective, and the labels that it wants."""
 
-    def grow(self, table: Table, trees: int, judge: tuple[ValidationNdcg, Examples] | None) -> list[float]:
+    def grow(
+        self, table: Table, trees: int, threads: int, judge: Judge | None = None, enough: Enough | None = None
+    ) -> lgb.Booster:
         """See `Boosted`."""
         parameters, label = self.objective(table)
         parameters |= {
@@ -53,38 +50,29 @@ class LightGBM(Boosted):
             "seed": self.seed,
             "deterministic": True,
             "force_col_wise": True,
-            "num_threads": self.workers(table.cells),
+            "num_threads": threads,
             "verbosity": -1,
         }
         categorical = [self.column(name, "categorical") for name in self.categorical]
         data = lgb.Dataset(
             list(table.parts), label, group=table.groups, feature_name=list(self.names), categorical_feature=categorical
         )
-        curve: list[float] = []
-        if judge is None:
-            self.booster = lgb.train(parameters, data, trees)
-            return curve
-        ndcg, latest = judge
+        judged: dict[str, Any] = {}
+        if judge:
+            latest = judge.latest
+            seen = lgb.Dataset(latest.features.values, label=latest.grade > 0, reference=data)
+            judged = {"valid_sets": [seen], "feval": lambda score, _: ("ndcg_at_10", judge.hear(score), True)}
+            enough = judge.enough
+        return lgb.train(parameters, data, trees, callbacks=[_stop(enough)] if enough else None, **judged)
 
-        def evaluate(score: npt.NDArray[np.float64], _: lgb.Dataset) -> tuple[str, float, bool]:
-            curve.append(ndcg(score))
-            return "ndcg_at_10", curve[-1], True
-
-        seen = lgb.Dataset(latest.features.values, label=latest.grade > 0, reference=data)
-        stop = lgb.early_stopping(self.early_stopping, verbose=False)
-        self.booster = lgb.train(parameters, data, trees, valid_sets=[seen], feval=evaluate, callbacks=[stop])
-        return curve
-
-    def cut(self, trees: int) -> None:
+    def cut(self, model: lgb.Booster, trees: int) -> lgb.Booster:
         """See `Boosted`."""
-        assert self.booster is not None
-        self.booster = lgb.Booster(model_str=self.booster.model_to_string(num_iteration=trees))
+        return lgb.Booster(model_str=model.model_to_string(num_iteration=trees))
 
     def _predict(self, features: FeatureMatrix, **how: Any) -> npt.NDArray[np.float64]:
         self.check(features)
-        assert self.booster is not None
         workers = self.workers(features.values.size)
-        return np.asarray(self.booster.predict(features.values, num_threads=workers, raw_score=True, **how))
+        return np.asarray(self.model.predict(features.values, num_threads=workers, raw_score=True, **how))
 
     def score(self, features: FeatureMatrix) -> Float32:
         """The sum over the trees."""
@@ -98,17 +86,27 @@ class LightGBM(Boosted):
 
     def importance(self) -> dict[str, float]:
         """Total gain a feature, largest first."""
-        return self.named(self.booster.feature_importance("gain")) if self.booster is not None else {}
+        return self.named(self.model.feature_importance("gain")) if self.model is not None else {}
 
     def write_files(self, folder: Path) -> None:
         """The trees as LightGBM's own text."""
-        if self.booster is not None:
-            (folder / "trees.txt").write_text(self.booster.model_to_string())
+        if self.model is not None:
+            (folder / "trees.txt").write_text(self.model.model_to_string())
 
     def read_files(self, folder: Path) -> None:
         """Read the trees."""
         trees = folder / "trees.txt"
-        self.booster = lgb.Booster(model_str=trees.read_text()) if trees.exists() else None
+        self.model = lgb.Booster(model_str=trees.read_text()) if trees.exists() else None
+
+
+def _stop(enough: Enough) -> Callable[[lgb.callback.CallbackEnv], None]:
+    """LightGBM's way to stop after a tree."""
+
+    def after(now: lgb.callback.CallbackEnv) -> None:
+        if enough(now.iteration + 1):
+            raise lgb.callback.EarlyStopException(now.iteration, [])
+
+    return after
 
 
 @component

@@ -10,10 +10,8 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from recsys.component import component
 from recsys.features import FeatureMatrix
 from recsys.pools import Float32
-from recsys.ranking.base import Examples
-from recsys.ranking.boosting import Boosted, Share, optional
+from recsys.ranking.boosting import Boosted, Enough, Judge, Share, optional
 from recsys.ranking.learning import Table
-from recsys.ranking.validation import ValidationNdcg
 
 
 @component
@@ -31,9 +29,8 @@ class XGBoost(Boosted):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._library = optional("xgboost", "XGBoost")
-        self.model: Any = None
 
-    def grow(self, table: Table, trees: int, judge: tuple[ValidationNdcg, Examples] | None) -> list[float]:
+    def grow(self, table: Table, trees: int, threads: int, judge: Judge | None = None, enough: Enough | None = None) -> Any:
         """See `Boosted`."""
         parameters = {
             "objective": self.objective,
@@ -47,7 +44,7 @@ class XGBoost(Boosted):
             "lambdarank_num_pair_per_sample": self.pairs,
             "tree_method": "hist",
             "seed": self.seed,
-            "nthread": self.workers(table.cells),
+            "nthread": threads,
             "disable_default_eval_metric": 1,
         }
         if self.objective == "rank:ndcg":
@@ -55,31 +52,17 @@ class XGBoost(Boosted):
         if self.monotone:
             parameters["monotone_constraints"] = str(tuple(self.directions()))
         data = self._library.DMatrix(table.values, table.grade, group=table.groups)
-        if judge is None:
-            self.model = self._library.train(parameters, data, num_boost_round=trees)
-            return []
-        ndcg, latest = judge
-        curve: list[float] = []
+        judged: dict[str, Any] = {}
+        if judge:
+            seen = self._library.DMatrix(judge.latest.features.values)
+            judged = {"evals": [(seen, "latest")], "custom_metric": lambda score, _: ("ndcg_at_10", judge.hear(score))}
+            enough = judge.enough
+        callbacks = [_stop(self._library, enough)] if enough else None
+        return self._library.train(parameters, data, trees, callbacks=callbacks, verbose_eval=False, **judged)
 
-        def evaluate(score: npt.NDArray[np.floating], _: Any) -> tuple[str, float]:
-            curve.append(ndcg(score))
-            return "ndcg_at_10", curve[-1]
-
-        stop = self._library.callback.EarlyStopping(self.early_stopping, metric_name="ndcg_at_10", maximize=True)
-        self.model = self._library.train(
-            parameters,
-            data,
-            num_boost_round=trees,
-            evals=[(self._library.DMatrix(latest.features.values), "latest")],
-            custom_metric=evaluate,
-            callbacks=[stop],
-            verbose_eval=False,
-        )
-        return curve
-
-    def cut(self, trees: int) -> None:
+    def cut(self, model: Any, trees: int) -> Any:
         """See `Boosted`."""
-        self.model = self.model[:trees]
+        return model[:trees]
 
     def _predict(self, features: FeatureMatrix, **how: Any) -> npt.NDArray[np.floating]:
         self.check(features)
@@ -112,3 +95,13 @@ class XGBoost(Boosted):
         """Read the trees."""
         if (folder / "trees.json").exists():
             self.model = self._library.Booster(model_file=folder / "trees.json")
+
+
+def _stop(library: Any, enough: Enough) -> Any:
+    """XGBoost's way to stop after a tree."""
+
+    class Stop(library.callback.TrainingCallback):
+        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+            return enough(epoch + 1)
+
+    return Stop()
