@@ -20,6 +20,8 @@ from recsys.runs import RunFolder
 from recsys.tracking import PARENT_RUN, Tracker
 
 METRICS = ("two_stage/ndcg_at_10", "two_stage/hit_rate_at_10")
+SURE = 0.05
+"""Costs with a smaller corrected p stand out."""
 LISTS = {"features": "families", "retriever": "sources"}
 """Where the parts of a group are listed."""
 
@@ -92,16 +94,18 @@ def costs(whole: RunFolder, others: Sequence[RunFolder]) -> list[dict[str, Any]]
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title="\nWhat leaving a part out costs", title_justify="left")
-    for column in ("without", "metric", "whole", "left", "cost", "95 % interval", "p (Holm)"):
-        table.add_column(column, justify="left" if column in ("without", "metric") else "right")
-    for row in rows:
-        figures = [f"{row['whole']:.4f}", f"{row['left']:.4f}", f"{row['cost']:+.4f}"]
-        table.add_row(
-            row["without"],
-            heading(row["metric"].partition("/")[2]),
-            *figures,
-            f"{row['low']:+.4f} … {row['high']:+.4f}",
-            f"{row['p_holm']:.3f}",
-        )
+    """One line a part, narrow enough for 80 columns."""
+    sure = f"bold: p < {SURE:g} after Holm's correction for {len(rows)} comparisons"
+    table = Table(title="\nWhat leaving a part out costs", title_justify="left", caption=sure, caption_justify="left")
+    table.add_column("without", no_wrap=True)
+    for metric in METRICS:
+        whole = next(row["whole"] for row in rows if row["metric"] == metric)
+        table.add_column(f"{heading(metric.partition('/')[2])}, whole {whole:.4f}", justify="right", no_wrap=True)
+    for part in dict.fromkeys(row["without"] for row in rows):
+        table.add_row(part, *(_cell(row) for row in rows if row["without"] == part))
     return table
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    cost = f"{row['cost']:+.4f}"
+    return f"{f'[bold]{cost}[/]' if row['p_holm'] < SURE else cost} [dim]{row['low']:+.3f} … {row['high']:+.3f}[/]"

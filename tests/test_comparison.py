@@ -82,6 +82,16 @@ def test_a_clear_win_is_told(tmp_path: Path) -> None:
     assert reverse["verdict"].startswith("a is worse than b: ndcg@10 -0.5000")
 
 
+def test_a_change_of_candidates_alone_is_told_as_one_before_ranking(tmp_path: Path) -> None:
+    same = np.tile([1, 12], 30)
+    runs = [write_run(tmp_path / name, same) for name in "ab"]
+    for run, value in zip(runs, (0.9, 0.1), strict=True):
+        file = run.path / "per_query.parquet"
+        pd.read_parquet(file).assign(**{"retrieval/ndcg_at_10": value}).to_parquet(file)
+    [other] = compare(runs[0], runs[1:])["others"]
+    assert other["verdict"].startswith("b is worse than a before ranking: ndcg@10 -0.8000")
+
+
 def test_each_change_is_put_down_to_a_source_or_a_family(tmp_path: Path) -> None:
     #          gained by retrieval, lost by retrieval, gained by ranking, lost by ranking, the same
     first = {"source/als": [0, 3, 1, 1, 1], "margin/item": [np.nan, 1, -1, 2.0, 1], "margin/user": [np.nan, 1, -2, 1.0, 1]}

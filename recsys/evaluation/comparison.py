@@ -132,7 +132,8 @@ def verdict(name: str, first: str, table: Sequence[Mapping[str, Any]]) -> str:
         resolution = f"less than {row['mde']:.4f} cannot be seen on these queries"
         return f"no difference shown: {metric} {difference}, p = {row['p_holm']:.2f}; {resolution}"
     better = "better" if row["difference"]["value"] > 0 else "worse"
-    return f"{name} is {better} than {first}: {metric} {difference}, p = {row['p_holm']:.4f} after Holm"
+    where = " before ranking" if row["metric"].startswith("retrieval/") else ""
+    return f"{name} is {better} than {first}{where}: {metric} {difference}, p = {row['p_holm']:.4f} after Holm"
 
 
 def changed_targets(a: pd.DataFrame, b: pd.DataFrame, k: int = K) -> pd.DataFrame:

@@ -68,7 +68,7 @@ class Boosted(Learned):
 
     def fit(self, windows: Sequence[Examples]) -> None:
         """Learn from label windows. Raises `DataError` when no candidate of any window is relevant."""
-        self.names = windows[0].features.names
+        self.names, self.curve = windows[0].features.names, ()
         for name in self.monotone:
             self.column(name, "monotone")
         learn, latest = divide(windows)
@@ -87,7 +87,7 @@ class Boosted(Learned):
         self.curve = tuple(judge.curve)
 
     def _grown(self, windows: Sequence[Examples], trees: int, fits: int = 1, **until: Any) -> Any:
-        """A model of these windows, one of so many `fits` at a time."""
+        """A model of these windows, made as one of so many `fits` at a time."""
         table = self.table(windows)
         return self.grow(table, trees, self.workers(table.cells, fits), **until)
 
@@ -125,7 +125,8 @@ class Boosted(Learned):
 
     def workers(self, cells: int, fits: int = 1) -> int:
         """Number of threads for so many values: threads that wait for each other make a small table slower."""
-        return min(max(1, self.cores // fits), 1 + cells // CELLS_A_THREAD)
+        share = max(1, self.cores // fits)
+        return share if self.threads else min(share, 1 + cells // CELLS_A_THREAD)
 
 
 class Judge:
