@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,16 +167,19 @@ class TwoStageRecommender:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
             draft = Path(scratch) / "model"
-            self.retriever.save(draft / "retriever")
-            self.features.save(draft / "features")
-            self.ranker.save(draft / "ranker")
-            events = {name: getattr(history, name) for name in ("user", "item", "kind", "time")}
-            pq.write_table(pa.table(events), draft / "history.parquet")
-            users = {"id": history.users.ids, "born": history.user_born}
-            pq.write_table(pa.table(users), draft / "users.parquet")
-            items = {"id": history.items.ids, "born": history.item_born}
-            pq.write_table(pa.table(items), draft / "items.parquet")
-            pq.write_table(self.products, draft / "products.parquet")
+            draft.mkdir()
+            tables = {
+                "history": pa.table({name: getattr(history, name) for name in ("user", "item", "kind", "time")}),
+                "users": pa.table({"id": history.users.ids, "born": history.user_born}),
+                "items": pa.table({"id": history.items.ids, "born": history.item_born}),
+                "products": self.products,
+            }
+            with ThreadPoolExecutor() as workers:
+                parts = {"retriever": self.retriever, "features": self.features, "ranker": self.ranker}
+                jobs = [workers.submit(part.save, draft / name) for name, part in parts.items()]
+                jobs += [workers.submit(pq.write_table, table, draft / f"{name}.parquet") for name, table in tables.items()]
+                for job in jobs:
+                    job.result()
             about = {"format": FORMAT, "cutoff": self.cutoff, "candidates": self.candidates}
             (draft / "model.yaml").write_text(yaml.safe_dump(about))
             if folder.exists():

@@ -191,32 +191,34 @@ def test_no_optional_library_is_imported_with_the_package(monkeypatch: pytest.Mo
 
 def test_windows_that_share_labels_with_the_latest_are_purged() -> None:
     windows = [window(i, cutoff=7 * i, horizon=28) for i in range(9)]
-    learn, latest = divide(windows)
-    assert latest is windows[8]
-    assert [w.window for w in learn] == [w.window for w in windows[:5]]
-    assert max(w.window.end for w in learn) == latest.window.cutoff
+    teaches, latest = divide(windows)
+    assert latest.window == windows[8].window
+    score = np.random.default_rng(0).random(QUERIES * WIDTH)
+    assert ValidationNdcg(latest)(score[:-WIDTH]) == ValidationNdcg(windows[8])(score)  # the last query has no relevant one
+    assert teaches.tolist() == [True] * 5 * QUERIES + [False] * 4 * QUERIES
+    assert windows[4].window.end == latest.window.cutoff
 
 
 def test_where_all_windows_overlap_users_are_divided() -> None:
     windows = [window(i, cutoff=7 * i, horizon=28) for i in range(3)]
-    learn, latest = divide(windows)
-    assert len(learn) == 3
-
-    def users(w: Examples) -> set[int]:
-        return set(w.user[w.features.pool.row].tolist())
-
-    assert users(latest) == set(range(0, QUERIES, 3))
-    for w in learn:
-        assert set(w.user[w.teaches].tolist()) == set(range(QUERIES)) - users(latest)
+    teaches, latest = divide(windows)
+    judging = set(latest.user[latest.features.pool.row].tolist())
+    assert judging == set(range(0, QUERIES, 3))
+    for of_window, own in zip(windows, np.split(teaches, 3), strict=True):
+        assert set(of_window.user[own].tolist()) == set(range(QUERIES)) - judging
 
 
 def test_a_single_window_is_divided_by_users() -> None:
-    learn, latest = divide([replace(NEW, user=None, window=None)])
-    table = LambdaRank().table(learn)
-    taught = int(learn[0].teaches.sum()) - int(learn[0].teaches[-1])  # the last group has no relevant one
-    assert len(table.grade) == taught * WIDTH
-    assert taught * WIDTH + len(latest.features.pool) + WIDTH * int(learn[0].teaches[-1]) == len(NEW.features.pool)
-    assert not set(table.values[:, NEW.features.names.index("f__good")].tolist()) & set(latest.features["f__good"].tolist())
+    alone = replace(NEW, user=None, window=None)
+    teaches, latest = divide([alone])
+    table = LambdaRank().table([alone])
+    part = table.where(teaches[table.query])
+    taught = int(teaches[:-1].sum())  # the last group has no relevant one
+    assert part.groups.tolist() == [WIDTH] * taught
+    assert part.values.shape == (taught * WIDTH, len(NAMES))
+    np.testing.assert_array_equal(part.grade, alone.grade[np.repeat(teaches, WIDTH)][: taught * WIDTH])
+    assert taught + len(latest.truth) + int(teaches[-1]) == QUERIES
+    assert not set(part.values[:, NAMES.index("f__good")].tolist()) & set(latest.features["f__good"].tolist())
     assert len(latest.truth) == QUERIES / 3
 
 
@@ -259,17 +261,16 @@ def test_uniform_negatives_differ_by_seed() -> None:
 
 
 def test_sampling_leaves_the_validation_whole() -> None:
-    """The curve judges all candidates: with full negatives or one, the first tree's NDCG is of the same candidates."""
+    """The curve judges all candidates, however few are learned from; only the query that has no relevant one loses its own."""
     seen: list[int] = []
 
     class Spy(LambdaRank):
-        def grow(self, table, trees, threads, judge=None, enough=None):  # type: ignore[no-untyped-def]
-            if judge is not None:
-                seen.append(len(judge.latest.features.pool))
-            return super().grow(table, trees, threads, judge, enough)
+        def seen(self, latest, data):  # type: ignore[no-untyped-def]
+            seen.append(len(latest.features.pool))
+            return super().seen(latest, data)
 
     Spy(trees=3, negatives=1).fit(WINDOWS)
-    assert seen == [len(WINDOWS[-1].features.pool)]
+    assert seen == [len(WINDOWS[-1].features.pool) - WIDTH]
 
 
 @pytest.mark.parametrize("name", ["lambdarank", "binary", "xendcg", "xgboost", "catboost"])
@@ -292,14 +293,25 @@ def test_two_fits_side_by_side_give_what_one_after_the_other_gives(name: str) ->
     assert alone.importance() == pytest.approx(beside.importance())
 
 
+@pytest.mark.parametrize("name", ["lambdarank", "binary", "xgboost", "catboost"])
+def test_the_part_that_is_judged_has_the_labels_of_its_groups(name: str) -> None:
+    kept = ranker(name, negatives=4)
+    table = kept.table(WINDOWS)
+    groups = np.random.default_rng(0).random(len(table.groups)) < 0.5
+    data, part = kept.data_and_part(table, groups)
+    whole = np.asarray(data.get_label())
+    np.testing.assert_array_equal(part.get_label(), whole[np.repeat(groups, table.groups)])
+    assert set(table.grade[whole == whole.max()].tolist()) == ({2.0, 4.0} if name == "binary" else {4.0})
+
+
 def test_the_fit_of_all_windows_ends_when_the_judged_one_fails() -> None:
     grown: list[int] = []
 
     class Broken(LambdaRank):
-        def grow(self, table, trees, threads, judge=None, enough=None):  # type: ignore[no-untyped-def]
+        def grow(self, data, trees, threads, judge=None, enough=None):  # type: ignore[no-untyped-def]
             if judge is not None:
                 raise ValueError("broken")
-            grown.append(super().grow(table, trees, threads, None, enough).current_iteration())
+            grown.append(super().grow(data, trees, threads, None, enough).current_iteration())
 
     with pytest.raises(ValueError, match="broken"):
         Broken(trees=100_000, threads=2).fit(WINDOWS)

@@ -1,7 +1,7 @@
 """Between the stages: each module is one family of columns that describe a (query, candidate) pair."""
 
 from recsys.features.affinity import Affinity
-from recsys.features.base import DerivedFamily, FeatureFamily, FeatureMatrix, FeatureSet
+from recsys.features.base import DerivedFamily, FeatureFamily, FeatureMatrix, FeatureSet, rows_of
 from recsys.features.calendar import Calendar
 from recsys.features.content import Content
 from recsys.features.item import Item
@@ -23,4 +23,5 @@ __all__ = [
     "User",
     "UserItem",
     "WithinQuery",
+    "rows_of",
 ]

@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeInt
 from recsys.catalogue import Catalogue
 from recsys.component import Component, State, component
 from recsys.errors import ConfigError, nearest
-from recsys.events import EventLog
+from recsys.events import EventLog, Int64
 from recsys.pools import CandidatePool, Float32
 from recsys.queries import Queries
 
@@ -39,11 +39,15 @@ class FeatureMatrix:
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "FeatureMatrix":
         """The marked rows only; every query stays, perhaps with no candidate."""
-        rows = np.flatnonzero(keep)
-        values = np.empty((len(rows), len(self.names)), dtype=np.float32, order="F")
-        for column in range(len(self.names)):
-            np.take(self.values[:, column], rows, out=values[:, column], mode="clip")  # with "raise" it copies once more
-        return FeatureMatrix(values, self.names, self.families, self.pool.where(keep))
+        return FeatureMatrix(rows_of(self.values, np.flatnonzero(keep)), self.names, self.families, self.pool.where(keep))
+
+
+def rows_of(values: Float32, rows: Int64) -> Float32:
+    """Some rows of a column-major matrix, as another: many times as fast as an index by a mask."""
+    taken = np.empty((len(rows), values.shape[1]), dtype=np.float32, order="F")
+    for column in range(values.shape[1]):
+        np.take(values[:, column], rows, out=taken[:, column], mode="clip")  # with "raise" it copies once more
+    return taken
 
 
 class FeatureFamily(Component, ABC):

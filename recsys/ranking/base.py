@@ -32,8 +32,6 @@ class Examples:
     """When the labels were taken; none: at a time of their own."""
     user: Int32 | None = None
     """The user of each query; none: a user of its own."""
-    teaches: npt.NDArray[np.bool_] | None = None
-    """Which queries may be learned from; none: all."""
 
     @cached_property
     def grade(self) -> Float32:
@@ -52,7 +50,6 @@ class Examples:
             features=replace(matrix, pool=matrix.pool.take(rows)),
             truth=self.truth.take(rows),
             user=None if self.user is None else self.user[rows],
-            teaches=None if self.teaches is None else self.teaches[rows],
         )
 
 

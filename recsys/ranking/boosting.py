@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from recsys.component import component
 from recsys.errors import ConfigError, nearest
 from recsys.ranking.base import Examples
-from recsys.ranking.learning import Learned, Table, divide, teaching
+from recsys.ranking.learning import Learned, Table, divide
 from recsys.ranking.validation import ValidationNdcg
 
 Enough = Callable[[int], bool]
@@ -56,7 +56,19 @@ class Boosted(Learned):
         self.curve: tuple[float, ...] = ()
 
     @abstractmethod
-    def grow(self, table: Table, trees: int, threads: int, judge: "Judge | None" = None, enough: Enough | None = None) -> Any:
+    def data(self, table: Table) -> Any:
+        """The library's own form of what is to be learned from."""
+
+    def data_and_part(self, table: Table, groups: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
+        """`data` of all of the table, and of its marked groups."""
+        return self.data(table), self.data(table.where(groups))
+
+    @abstractmethod
+    def seen(self, latest: Examples, data: Any) -> Any:
+        """The library's own form of what a model that learns from `data` is judged on."""
+
+    @abstractmethod
+    def grow(self, data: Any, trees: int, threads: int, judge: "Judge | None" = None, enough: Enough | None = None) -> Any:
         """The library's own model of at most so many trees; fewer where the `judge`, or `enough`, says after one that it is.
 
         A judge hears the scores of its candidates after each tree.
@@ -71,39 +83,41 @@ class Boosted(Learned):
         self.names, self.curve = windows[0].features.names, ()
         for name in self.monotone:
             self.column(name, "monotone")
-        learn, latest = divide(windows)
-        if not (latest.grade > 0).any() or not any(teaching(window).any() for window in learn):
-            self.model = self._grown(windows, min(self.trees, UNJUDGED_TREES))
+        table = self.table(windows)
+        teaches, latest = divide(windows)
+        learn = teaches[table.query]
+        if not (latest.grade > 0).any() or not learn.any():
+            self.model = self.grow(self.data(table), min(self.trees, UNJUDGED_TREES), self.workers(table.cells))
             return
-        judge = Judge(latest, self.early_stopping)
-        if not self.refit:
-            model = self._grown(learn, self.trees, judge=judge)
-            self.model = self.cut(model, judge.best)
-        elif self.follows and self.cores > 1:
-            self.model = self._side_by_side(learn, windows, judge)
+        if self.refit:
+            data, part = self.data_and_part(table, learn)
+            judge = Judge(latest, self.seen(latest, part), self.early_stopping)
+            self.model = self._refitted(data, part, table.cells, judge)
         else:
-            self._grown(learn, self.trees, judge=judge)
-            self.model = self._grown(windows, judge.best)
+            table = table.where(learn)
+            part = self.data(table)
+            judge = Judge(latest, self.seen(latest, part), self.early_stopping)
+            self.model = self.cut(self.grow(part, self.trees, self.workers(table.cells), judge), judge.best)
         self.curve = tuple(judge.curve)
 
-    def _grown(self, windows: Sequence[Examples], trees: int, fits: int = 1, **until: Any) -> Any:
-        """A model of these windows, made as one of so many `fits` at a time."""
-        table = self.table(windows)
-        return self.grow(table, trees, self.workers(table.cells, fits), **until)
+    def _refitted(self, data: Any, part: Any, cells: int, judge: "Judge") -> Any:
+        """The model of all data with as many trees as the judge wants of one that learns from the part.
 
-    def _side_by_side(self, learn: Sequence[Examples], windows: Sequence[Examples], judge: "Judge") -> Any:
-        """The model of all windows, grown while the judge still counts trees: two fits share the cores better than one uses
-        them, and the trees that are one too many are cut off.
+        It is grown while the judge still counts trees, and those that are one too many are cut off: two fits share the cores
+        better than one uses them.
         """
-        wanted: list[int] = []
+        if not self.follows or self.cores == 1:
+            self.grow(part, self.trees, self.workers(cells), judge)
+            return self.grow(data, judge.best, self.workers(cells))
+        threads, wanted = self.workers(cells, fits=2), list[int]()
 
         def enough(trees: int) -> bool:
             return bool(wanted) and trees >= wanted[0]
 
         with ThreadPoolExecutor(1) as beside:
-            whole = beside.submit(self._grown, windows, self.trees, 2, enough=enough)
+            whole = beside.submit(self.grow, data, self.trees, threads, enough=enough)
             try:
-                self._grown(learn, self.trees, 2, judge=judge)
+                self.grow(part, self.trees, threads, judge)
             finally:
                 wanted.append(judge.best)
         return self.cut(whole.result(), judge.best)
@@ -130,10 +144,13 @@ class Boosted(Learned):
 
 
 class Judge:
-    """NDCG@10 on the latest label window after each tree, and when to stop for want of a better one."""
+    """NDCG@10 on the latest label window after each tree, and when to stop for want of a better one.
 
-    def __init__(self, latest: Examples, patience: int) -> None:
-        self.latest, self.patience = latest, patience
+    `seen` is the library's own form of the window's candidates.
+    """
+
+    def __init__(self, latest: Examples, seen: Any, patience: int) -> None:
+        self.seen, self.patience = seen, patience
         self.curve: list[float] = []
         self._ndcg = ValidationNdcg(latest)
 

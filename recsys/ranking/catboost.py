@@ -10,6 +10,7 @@ from pydantic import Field
 from recsys.component import component
 from recsys.features import FeatureMatrix
 from recsys.pools import Float32
+from recsys.ranking.base import Examples
 from recsys.ranking.boosting import Boosted, Enough, Judge, optional
 from recsys.ranking.learning import Table
 
@@ -30,12 +31,23 @@ class CatBoost(Boosted):
         super().__post_init__()
         self._library = optional("catboost", "CatBoost")
 
-    def grow(self, table: Table, trees: int, threads: int, judge: Judge | None = None, enough: Enough | None = None) -> Any:
-        """See `Boosted`."""
+    def data(self, table: Table) -> Any:
+        """See `Boosted`; none where no column has two values, which CatBoost refuses to learn from."""
         values = table.values
-        if _all_alike(values):  # which CatBoost refuses to learn from
+        if _all_alike(values):
+            return None
+        group = np.repeat(np.arange(len(table.groups)), table.groups)
+        return self._library.Pool(values, table.grade / table.grade.max(), group_id=group)
+
+    def seen(self, latest: Examples, data: Any) -> Float32:
+        """See `Boosted`."""
+        return latest.features.values
+
+    def grow(self, data: Any, trees: int, threads: int, judge: Judge | None = None, enough: Enough | None = None) -> Any:
+        """See `Boosted`."""
+        if data is None:
             if judge:
-                judge.hear(np.zeros(len(judge.latest.features.pool)))
+                judge.hear(np.zeros(len(judge.seen)))
             return None
         bounds = {"monotone_constraints": self.directions()} if self.monotone else {}
         model = self._library.CatBoost(
@@ -53,10 +65,9 @@ class CatBoost(Boosted):
             }
             | bounds
         )
-        group = np.repeat(np.arange(len(table.groups)), table.groups)
-        model.fit(self._library.Pool(values, table.grade / table.grade.max(), group_id=group))
+        model.fit(data)
         if judge:
-            for score in model.staged_predict(judge.latest.features.values, prediction_type="RawFormulaVal"):
+            for score in model.staged_predict(judge.seen, prediction_type="RawFormulaVal"):
                 judge.hear(score)
                 if judge.enough(len(judge.curve)):
                     break

@@ -13,8 +13,12 @@ from pydantic import Field, PositiveInt
 from recsys.component import component
 from recsys.features import FeatureMatrix
 from recsys.pools import Float32
+from recsys.ranking.base import Examples
 from recsys.ranking.boosting import Boosted, Enough, Judge, Share
 from recsys.ranking.learning import Table
+
+BIN_SAMPLE = 50_000
+"""Rows that LightGBM chooses the bounds of its 255 bins by; more take longer and gain nothing."""
 
 
 @component
@@ -32,16 +36,49 @@ class LightGBM(Boosted):
     def objective(self, table: Table) -> tuple[dict[str, Any], npt.NDArray[Any]]:
         """LightGBM's parameters of the objective, and the labels that it wants."""
 
+    def data(self, table: Table) -> lgb.Dataset:
+        """See `Boosted`. Its parameters are those of the objective as well, which a fit goes on with."""
+        parameters, label = self.objective(table)
+        return lgb.Dataset(
+            [part for part in table.parts if len(part)],
+            label,
+            group=table.groups,
+            feature_name=list(self.names),
+            categorical_feature=[self.column(name, "categorical") for name in self.categorical],
+            params=parameters
+            | {
+                "min_data_in_leaf": self.min_data_in_leaf,
+                "bin_construct_sample_cnt": BIN_SAMPLE,
+                "force_col_wise": True,
+                "num_threads": self.workers(table.cells),
+                "verbosity": -1,
+            },
+        )
+
+    def data_and_part(self, table: Table, groups: npt.NDArray[np.bool_]) -> tuple[lgb.Dataset, lgb.Dataset]:
+        """See `Boosted`. Values are put into bins once for both."""
+        data = self.data(table).construct()
+        return data, data.subset(np.flatnonzero(np.repeat(groups, table.groups)).tolist()).construct()
+
+    def seen(self, latest: Examples, data: lgb.Dataset) -> lgb.Dataset:
+        """See `Boosted`."""
+        return lgb.Dataset(
+            latest.features.values,
+            latest.grade > 0,
+            reference=data.construct(),
+            feature_name=data.feature_name,
+            categorical_feature=data.categorical_feature,
+            params=data.params,
+        ).construct()
+
     def grow(
-        self, table: Table, trees: int, threads: int, judge: Judge | None = None, enough: Enough | None = None
+        self, data: lgb.Dataset, trees: int, threads: int, judge: Judge | None = None, enough: Enough | None = None
     ) -> lgb.Booster:
         """See `Boosted`."""
-        parameters, label = self.objective(table)
-        parameters |= {
+        parameters = data.params | {
             "metric": "None",
             "learning_rate": self.learning_rate,
             "num_leaves": self.leaves,
-            "min_data_in_leaf": self.min_data_in_leaf,
             "feature_fraction": self.feature_fraction,
             "bagging_fraction": self.bagging_fraction,
             "bagging_freq": 1,
@@ -49,19 +86,11 @@ class LightGBM(Boosted):
             "monotone_constraints": self.directions() if self.monotone else None,
             "seed": self.seed,
             "deterministic": True,
-            "force_col_wise": True,
             "num_threads": threads,
-            "verbosity": -1,
         }
-        categorical = [self.column(name, "categorical") for name in self.categorical]
-        data = lgb.Dataset(
-            list(table.parts), label, group=table.groups, feature_name=list(self.names), categorical_feature=categorical
-        )
         judged: dict[str, Any] = {}
         if judge:
-            latest = judge.latest
-            seen = lgb.Dataset(latest.features.values, label=latest.grade > 0, reference=data)
-            judged = {"valid_sets": [seen], "feval": lambda score, _: ("ndcg_at_10", judge.hear(score), True)}
+            judged = {"valid_sets": [judge.seen], "feval": lambda score, _: ("ndcg_at_10", judge.hear(score), True)}
             enough = judge.enough
         return lgb.train(parameters, data, trees, callbacks=[_stop(enough)] if enough else None, **judged)
 

@@ -1,7 +1,9 @@
 """What every ranker that learns shares: which candidates it learns from, and which it is judged on while it does."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -12,7 +14,7 @@ from recsys import ragged
 from recsys.component import State, component
 from recsys.errors import DataError, NotFittedError
 from recsys.events import Int64
-from recsys.features import FeatureMatrix
+from recsys.features import FeatureMatrix, rows_of
 from recsys.pools import CandidatePool, Float32
 from recsys.ranking.base import Examples, Ranker
 
@@ -25,12 +27,13 @@ class Table:
     """Candidates of several label windows below each other, ready to learn from.
 
     `parts`: `float32[n, f]` of each window, column-major; `grade`: `float32[n]` of all; `groups`: lengths of the groups, each
-    with a relevant one.
+    with a relevant one; `query`: number of each group's query, counted through the windows.
     """
 
     parts: tuple[Float32, ...]
     grade: Float32
-    groups: npt.NDArray[np.int64]
+    groups: Int64
+    query: Int64
 
     @property
     def cells(self) -> int:
@@ -44,6 +47,13 @@ class Table:
         for column in range(values.shape[1]):
             np.concatenate([part[:, column] for part in self.parts], out=values[:, column])
         return values
+
+    def where(self, groups: npt.NDArray[np.bool_]) -> "Table":
+        """The marked groups only."""
+        rows = np.repeat(groups, self.groups)
+        of_part = np.split(rows, np.cumsum([len(part) for part in self.parts])[:-1])
+        parts = tuple(rows_of(part, np.flatnonzero(keep)) for part, keep in zip(self.parts, of_part, strict=True))
+        return Table(parts, self.grade[rows], self.groups[groups], self.query[groups])
 
 
 @component
@@ -71,21 +81,22 @@ class Learned(Ranker):
                 " widen split.label_horizon, raise candidates, or choose another retriever"
             )
         self.names = windows[0].features.names
-        kept = [
-            window.where(self._chosen(window, groups, np.random.default_rng([self.seed, number])))
-            for number, (window, groups) in enumerate(zip(windows, drawn, strict=True))
-        ]
+        with ThreadPoolExecutor(os.cpu_count()) as workers:
+            kept = list(workers.map(self._kept, windows, drawn, range(len(windows))))
         sizes = np.concatenate([np.diff(window.features.pool.indptr) for window in kept])
         parts = tuple(window.features.values for window in kept)
-        return Table(parts, np.concatenate([window.grade for window in kept]), sizes[sizes > 0])
+        return Table(parts, np.concatenate([window.grade for window in kept]), sizes[sizes > 0], np.flatnonzero(sizes))
 
     def _drawn(self, windows: Sequence[Examples]) -> list[npt.NDArray[np.bool_]]:
         """The groups of each window to learn from: `bool[q]`."""
-        drawn = np.concatenate([teaching(window) for window in windows])
+        drawn = np.concatenate([_teaching(window) for window in windows])
         taught = np.flatnonzero(drawn)
         if self.groups is not None:
             drawn[np.random.default_rng(self.seed).permutation(taught)[self.groups :]] = False
         return np.split(drawn, np.cumsum([window.features.pool.n_queries for window in windows])[:-1])
+
+    def _kept(self, window: Examples, groups: npt.NDArray[np.bool_], number: int) -> Examples:
+        return window.where(self._chosen(window, groups, np.random.default_rng([self.seed, number])))
 
     def _chosen(self, window: Examples, groups: npt.NDArray[np.bool_], chance: np.random.Generator) -> npt.NDArray[np.bool_]:
         """Candidates of these groups: of each the relevant ones and so many others."""
@@ -131,26 +142,29 @@ def _place(pool: CandidatePool, rows: Int64, order: npt.NDArray[np.floating]) ->
     return place
 
 
-def teaching(window: Examples) -> npt.NDArray[np.bool_]:
-    """Which groups have a relevant candidate and may be learned from: `bool[q]`."""
+def _teaching(window: Examples) -> npt.NDArray[np.bool_]:
+    """Which queries have a relevant candidate: `bool[q]`."""
     pool = window.features.pool
-    relevant = np.bincount(pool.row, weights=window.grade > 0, minlength=pool.n_queries) > 0
-    return relevant if window.teaches is None else relevant & window.teaches
+    return np.bincount(pool.row, weights=window.grade > 0, minlength=pool.n_queries) > 0
 
 
-def divide(windows: Sequence[Examples]) -> tuple[list[Examples], Examples]:
-    """The windows to learn from, and the latest one to be judged on, with no purchase that is a label in both.
+def divide(windows: Sequence[Examples]) -> tuple[npt.NDArray[np.bool_], Examples]:
+    """Which queries to learn from (`bool[q]`, counted through the windows), and the latest window to be judged on meanwhile,
+    with no purchase that is a label in both. What no order can change is left out of the latter: candidates of queries that
+    have no relevant one.
 
     Windows that reach past the cutoff of the latest share its labels, so they are purged. Where none with a relevant candidate
     is left, one user in three is held out instead: the latest window's labels of these users judge, everybody else's teach.
     """
     latest = windows[-1]
-    earlier = [window for window in windows[:-1] if not _overlap(window, latest)]
-    if any((window.grade > 0).any() for window in earlier):
-        return earlier, latest
-    held_out = [_users(window) % HELD_OUT == 0 for window in windows]
-    learn = [replace(window, teaches=~of_query) for window, of_query in zip(windows, held_out, strict=True)]
-    return learn, latest.take(np.flatnonzero(held_out[-1]))
+    purged = [window is latest or _overlap(window, latest) for window in windows]
+    if any((window.grade > 0).any() for window, out in zip(windows, purged, strict=True) if not out):
+        teaches = np.repeat(np.logical_not(purged), [len(window.truth) for window in windows])
+    else:
+        held_out = [_users(window) % HELD_OUT == 0 for window in windows]
+        teaches = ~np.concatenate(held_out)
+        latest = latest.take(np.flatnonzero(held_out[-1]))
+    return teaches, latest.where(_teaching(latest)[latest.features.pool.row])
 
 
 def _overlap(earlier: Examples, latest: Examples) -> bool:

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from recsys.component import component
 from recsys.features import FeatureMatrix
 from recsys.pools import Float32
+from recsys.ranking.base import Examples
 from recsys.ranking.boosting import Boosted, Enough, Judge, Share, optional
 from recsys.ranking.learning import Table
 
@@ -30,7 +31,15 @@ class XGBoost(Boosted):
         super().__post_init__()
         self._library = optional("xgboost", "XGBoost")
 
-    def grow(self, table: Table, trees: int, threads: int, judge: Judge | None = None, enough: Enough | None = None) -> Any:
+    def data(self, table: Table) -> Any:
+        """See `Boosted`."""
+        return self._library.DMatrix(table.values, table.grade, group=table.groups)
+
+    def seen(self, latest: Examples, data: Any) -> Any:
+        """See `Boosted`."""
+        return self._library.DMatrix(latest.features.values)
+
+    def grow(self, data: Any, trees: int, threads: int, judge: Judge | None = None, enough: Enough | None = None) -> Any:
         """See `Boosted`."""
         parameters = {
             "objective": self.objective,
@@ -51,11 +60,9 @@ class XGBoost(Boosted):
             parameters["ndcg_exp_gain"] = False
         if self.monotone:
             parameters["monotone_constraints"] = str(tuple(self.directions()))
-        data = self._library.DMatrix(table.values, table.grade, group=table.groups)
         judged: dict[str, Any] = {}
         if judge:
-            seen = self._library.DMatrix(judge.latest.features.values)
-            judged = {"evals": [(seen, "latest")], "custom_metric": lambda score, _: ("ndcg_at_10", judge.hear(score))}
+            judged = {"evals": [(judge.seen, "latest")], "custom_metric": lambda score, _: ("ndcg_at_10", judge.hear(score))}
             enough = judge.enough
         callbacks = [_stop(self._library, enough)] if enough else None
         return self._library.train(parameters, data, trees, callbacks=callbacks, verbose_eval=False, **judged)
