@@ -20,6 +20,7 @@ from recsys.features import FeatureMatrix
 from recsys.pools import CandidatePool
 from recsys.queries import Truth
 from recsys.ranking import Blend, Examples, LambdaRank, Logistic, Ranker, RetrievalOrder, Rule
+from recsys.ranking.boosting import Judge
 from recsys.ranking.learning import Learned, divide
 from recsys.ranking.rule import percentile
 from recsys.ranking.validation import ValidationNdcg
@@ -280,6 +281,18 @@ def test_boosting_stops_where_the_latest_window_is_best(name: str) -> None:
     assert kept.curve
     best = ValidationNdcg(WINDOWS[-1])(kept.score(WINDOWS[-1].features))
     assert best == pytest.approx(max(kept.curve), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("curve", "best", "wanted"),
+    [([0.3, 0.4, 0.35], 2, 2), ([0.3, 0.4, 0.3995, 0.398], 2, 3), ([0.4, 0.3995, 0.3991, 0.38], 1, 3), ([], 0, 0)],
+)
+def test_as_many_trees_as_are_as_good_as_the_best(curve: list[float], best: int, wanted: int) -> None:
+    judge = Judge(NEW, None, patience=2)
+    judge.curve = curve
+    assert (judge.best, judge.wanted) == (best, wanted)
+    assert judge.enough(best + 2)
+    assert not judge.enough(best + 1)
 
 
 @pytest.mark.parametrize("name", ["lambdarank", "binary", "xendcg", "xgboost"])

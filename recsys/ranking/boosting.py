@@ -22,13 +22,15 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 CELLS_A_THREAD = 20_000_000
 """Values of a training table that make another thread worth its while."""
+ALIKE = 0.001
+"""Difference of validation NDCG that says nothing: neighbouring trees differ by as much."""
 UNJUDGED_TREES = 100
 """Trees where no label is left to choose their number by."""
 
 
 @component
 class Boosted(Learned):
-    """Trees, as many as give the best NDCG@10 on the latest label window (see `learning.divide`).
+    """Trees, as many as are good for NDCG@10 on the latest label window (see `learning.divide` and `Judge`).
 
     With `refit` the model is then fitted anew, with that many trees, on all windows.
     """
@@ -97,7 +99,7 @@ class Boosted(Learned):
             table = table.where(learn)
             part = self.data(table)
             judge = Judge(latest, self.seen(latest, part), self.early_stopping)
-            self.model = self.cut(self.grow(part, self.trees, self.workers(table.cells), judge), judge.best)
+            self.model = self.cut(self.grow(part, self.trees, self.workers(table.cells), judge), judge.wanted)
         self.curve = tuple(judge.curve)
 
     def _refitted(self, data: Any, part: Any, cells: int, judge: "Judge") -> Any:
@@ -108,19 +110,19 @@ class Boosted(Learned):
         """
         if not self.follows or self.cores == 1:
             self.grow(part, self.trees, self.workers(cells), judge)
-            return self.grow(data, judge.best, self.workers(cells))
-        threads, wanted = self.workers(cells, fits=2), list[int]()
+            return self.grow(data, judge.wanted, self.workers(cells))
+        threads, told = self.workers(cells, fits=2), list[int]()
 
         def enough(trees: int) -> bool:
-            return bool(wanted) and trees >= wanted[0]
+            return bool(told) and trees >= told[0]
 
         with ThreadPoolExecutor(1) as beside:
             whole = beside.submit(self.grow, data, self.trees, threads, enough=enough)
             try:
                 self.grow(part, self.trees, threads, judge)
             finally:
-                wanted.append(judge.best)
-        return self.cut(whole.result(), judge.best)
+                told.append(judge.wanted)
+        return self.cut(whole.result(), judge.wanted)
 
     def column(self, name: str, option: str) -> int:
         """Place of a column that an option names. Raises `ConfigError` when there is none."""
@@ -158,6 +160,13 @@ class Judge:
     def best(self) -> int:
         """Number of trees with the best value."""
         return int(np.argmax(self.curve)) + 1 if self.curve else 0
+
+    @property
+    def wanted(self) -> int:
+        """How many trees there shall be: the most whose value is as good as the best (see `ALIKE`). One lucky value after a few
+        trees decides nothing then, and the fit of all windows, which has more to learn from, bears more trees.
+        """
+        return int(np.flatnonzero(np.array(self.curve) >= max(self.curve) - ALIKE)[-1]) + 1 if self.curve else 0
 
     def hear(self, score: npt.NDArray[np.floating]) -> float:
         """The value of the scores after one more tree."""
