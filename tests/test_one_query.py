@@ -21,7 +21,8 @@ from recsys.splits import Split
 CONF = Path(__file__).resolve().parent.parent / "conf"
 SPLIT = Split(cutoff="2015-08-15", horizon="28d", label_cutoffs=1)
 SOURCES = (
-    "als,bpr,category,covisitation,ease,history,item2vec,item_knn,popularity,properties,rp3beta,session_knn,trending,user_knn"
+    "als,bpr,category,covisitation,ease,history,item2vec,item_knn,popularity,properties,rp3beta,session_knn,slit,trending,"
+    "user_knn"
 )
 
 

@@ -37,7 +37,7 @@ class Code:
         return cls(name, subject, re.compile(features))
 
 
-_TASTE = r"source__(als|bpr|covisitation|ease|item|rp3beta|session)"
+_TASTE = r"source__(als|bpr|covisitation|ease|item|rp3beta|session|slit)"
 _OWN = rf"user_item__(weight|harmonic|share|days_since_(last|first)|recency_rank|in_last|sessions)|source__history|{_TASTE}"
 _TOGETHER = rf"affinity__|{_TASTE}"
 _SHOP = r"source__(popularity|trending)|item__(users|available)"

@@ -13,6 +13,7 @@ from recsys.retrieval.popularity import Popularity
 from recsys.retrieval.properties import Properties
 from recsys.retrieval.rp3beta import RP3Beta
 from recsys.retrieval.session_knn import SessionKNN
+from recsys.retrieval.slit import SLIT
 from recsys.retrieval.trending import Trending
 from recsys.retrieval.union import Hybrid
 from recsys.retrieval.user_knn import UserKNN
@@ -21,6 +22,7 @@ __all__ = [
     "ALS",
     "BPR",
     "EASE",
+    "SLIT",
     "Category",
     "Covisitation",
     "History",

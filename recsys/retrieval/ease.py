@@ -1,6 +1,5 @@
 """A linear model of items from items, in closed form."""
 
-from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -9,16 +8,13 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy import linalg, sparse
 from threadpoolctl import threadpool_limits
 
-from recsys import ragged
 from recsys.component import component
-from recsys.events import EventLog, Int32, Int64
+from recsys.events import EventLog
 from recsys.queries import pair_key
 from recsys.retrieval.base import KindWeights, kind_weights
+from recsys.retrieval.dense import most_used, strongest
 from recsys.retrieval.item_to_item import ItemToItem
 from recsys.retrieval.sparse import SparseRows
-
-BLOCK = 256
-"""Rows of the model that are pruned at once."""
 
 
 @component
@@ -46,30 +42,16 @@ class EASE(ItemToItem):
         """Solve for the most used items; the others have empty rows."""
         signal = kind_weights(self.weights)[log.kind]
         keys, of_event = np.unique(pair_key(log.user, log.item)[signal > 0], return_inverse=True)
-        strongest = np.zeros(len(keys))
-        np.maximum.at(strongest, of_event, signal[signal > 0])
+        most = np.zeros(len(keys))
+        np.maximum.at(most, of_event, signal[signal > 0])
         user, item = keys >> 32, keys & 0xFFFFFFFF
-        users = np.bincount(item, minlength=log.n_items)
-        ranked = np.lexsort((np.arange(log.n_items), -users))[: self.max_items]
-        chosen = np.sort(ranked[users[ranked] >= self.min_users])
+        chosen, column = most_used(np.bincount(item, minlength=log.n_items), self.max_items, self.min_users)
         if not len(chosen):
             return SparseRows.empty(log.n_items)
-        column = np.full(log.n_items, -1, dtype=np.int64)
-        column[chosen] = np.arange(len(chosen))
         kept = column[item] >= 0
-        x = sparse.csc_matrix((strongest[kept], (user[kept], column[item[kept]])), shape=(log.n_users, len(chosen)))
+        x = sparse.csc_matrix((most[kept], (user[kept], column[item[kept]])), shape=(log.n_users, len(chosen)))
         model = solve((x.T @ x).astype(np.float32).toarray(), self.regularization)
-        source, target = (np.concatenate(parts) for parts in zip(*self._strongest(model), strict=True))
-        return SparseRows.from_sorted(chosen[source], chosen[target], model[source, target], log.n_items)
-
-    def _strongest(self, model: npt.NDArray[np.float32]) -> Iterator[tuple[Int64, Int32]]:
-        """Row and column of the entries of greatest magnitude in each row."""
-        for start in range(0, len(model), BLOCK):
-            part = np.abs(model[start : start + BLOCK])
-            columns = np.tile(np.arange(len(model), dtype=np.int32), len(part))
-            heaviest = SparseRows(np.arange(len(part) + 1) * len(model), columns, part.ravel()).pruned(self.neighbours)
-            found = heaviest.weight > 0
-            yield start + ragged.row_numbers(heaviest.indptr)[found].astype(np.int64), heaviest.item[found]
+        return strongest(model, self.neighbours, chosen, log.n_items)
 
 
 def solve(gram: npt.NDArray[np.float32], regularization: float) -> npt.NDArray[np.float32]:
