@@ -128,6 +128,15 @@ def test_a_visitor_is_answered_with_what_is_bought_of_late() -> None:
     assert ranking.item.tolist() == [[1, 2]]
 
 
+def test_histories_that_say_nothing_leave_what_is_popular() -> None:
+    views = [(user, user % 3, 0, user) for user in range(30)]
+    log = log_of([*views, *((user, user % 2, 2, 60 + user) for user in range(30))])
+    model = fitted(log, weights={"transaction": 1.0}, step_days=1, min_users=1)
+    ranking = model.retrieve(Queries.at(log, np.array([0, -1], np.int32), 50 * DAY), 3)
+    assert np.isfinite(model.matrix.weight).all()
+    assert ranking.item[1].tolist()[:2] == [0, 1]
+
+
 def test_beyond_its_memory_bound_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"retriever.max_items.*30000.*found 30001"):
         construct({"_target_": "recsys.retrieval.SLIT", "max_items": 30_001}, "retriever")

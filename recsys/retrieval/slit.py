@@ -38,14 +38,14 @@ class SLIT(Retriever):
     regresses the rest of a session on its beginning in this way; here it is the next weeks on a user's whole history. β is the
     least squares fit with one weight for all, Σ x(a) y(a) / Σ x(a)².
 
-    The model covers the `max_items` items with most users and takes three matrices of 4 · max_items² bytes while it is fitted.
+    The model covers the `max_items` items with most users; fitting it takes up to 32 · max_items² bytes (500 MB by default).
     Of each row the `neighbours` weights of greatest magnitude are kept, of c + p all.
     """
 
     name: ClassVar[str] = "slit"
     horizon_days: PositiveFloat = 28.0
     """Length of the weeks after; at most a third of the log's."""
-    step_days: PositiveFloat = 14.0
+    step_days: Annotated[float, Field(ge=1)] = 14.0
     """Distance between the cutoffs learned from."""
     regularization: PositiveFloat = 40.0
     """λ: the higher, the more only frequent transitions count."""
@@ -65,7 +65,7 @@ class SLIT(Retriever):
     """Most weights that an item keeps."""
 
     def __post_init__(self) -> None:
-        self.matrix = SparseRows.empty()
+        self.matrix = SparseRows.empty(1)
 
     def fit(self, log: EventLog, catalogue: Catalogue) -> None:
         """Solve for the most used items; the last row of the matrix is what every query begins with."""
@@ -165,7 +165,7 @@ def solve(gram: Float32, cross: Float32, regularization: float) -> Float32:
     n = len(gram) - 1
     if not gram[n, n]:
         return cross
-    itself = np.trace(cross, dtype=np.float64) / np.trace(gram[:n, :n], dtype=np.float64)
+    itself = np.trace(cross, dtype=np.float64) / (np.trace(gram[:n, :n], dtype=np.float64) or 1.0)
     cross -= np.float32(itself) * gram[:, :n]
     diagonal = np.arange(n), np.arange(n)
     gram[diagonal] += regularization
