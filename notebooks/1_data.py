@@ -24,10 +24,11 @@ from IPython.display import display
 from recsys.datasets.synthetic import SESSION_GAP, Synthetic
 from recsys.evaluation import metrics
 from recsys.evaluation.evidence import HEAD, Past
-from recsys.events import KINDS, MILLISECONDS_PER_DAY, EventKind
-from recsys.queries import pair_key
 from recsys.report.plots import BLUE, ORANGE
-from recsys.splits import Split
+from recsys.shop.events import MILLISECONDS_PER_DAY
+from recsys.shop.kinds import KINDS, EventKind
+from recsys.shop.queries import pair_key
+from recsys.shop.splits import Split
 
 plt.rcParams |= {"figure.dpi": 120, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
 

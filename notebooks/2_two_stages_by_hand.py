@@ -31,7 +31,7 @@ from recsys.evaluation.statistics import mean_intervals
 from recsys.ranking import LambdaRank
 from recsys.recommender import TwoStageRecommender
 from recsys.report import plots
-from recsys.splits import Split
+from recsys.shop.splits import Split
 
 plt.rcParams |= {"figure.dpi": 120, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
 

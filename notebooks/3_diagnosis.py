@@ -30,7 +30,7 @@ from recsys.ranking import LambdaRank
 from recsys.recommender import TwoStageRecommender
 from recsys.report import plots
 from recsys.report.page import COLOURS
-from recsys.splits import Split
+from recsys.shop.splits import Split
 from recsys.stages import Stages
 
 plt.rcParams |= {"figure.dpi": 120, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}

@@ -26,10 +26,9 @@ import pandas as pd
 import yaml
 from IPython.display import display
 
-from recsys import runs
+from recsys import comparison, runs
 from recsys.cli import CONFIGS
 from recsys.datasets.synthetic import Synthetic
-from recsys.evaluation import comparison
 from recsys.report.plots import BLUE
 from recsys.tracking import absolute_uri, home
 

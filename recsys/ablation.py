@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from recsys.comparison import compare
 from recsys.component import construct
 from recsys.errors import ConfigError, nearest
-from recsys.evaluation.comparison import compare
 from recsys.report.terminal import heading
 from recsys.runs import RunFolder
 from recsys.tracking import PARENT_RUN, Tracker

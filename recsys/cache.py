@@ -40,9 +40,9 @@ MAPPED = 1 << 20
 DRAFT_AGE = 3600 * 24
 """Seconds after which an unfinished entry is taken for one whose writer was stopped."""
 
-_CORE = ("catalogue.py", "component.py", "events.py", "kernels.py", "pools.py", "queries.py", "ragged.py", "retrieval")
+_CORE = ("component.py", "shop", "retrieval")
 _CODE: dict[Stage, tuple[str, ...]] = {
-    "dataset": ("catalogue.py", "datasets", "events.py", "queries.py", "ragged.py", "simulation.py"),
+    "dataset": ("datasets", "shop"),
     "retriever": _CORE,
     "pool": _CORE,
     "features": (*_CORE, "features"),

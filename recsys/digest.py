@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recsys.events import Vocabulary
-
 
 def digest(*values: Any) -> str:
-    """Hash of what values hold: arrays, vocabularies, text, numbers, and sequences, mappings and dataclasses of them."""
+    """Hash of what values hold: arrays, text, numbers, and sequences, mappings and dataclasses of them.
+
+    An object with a method `content` counts for what that gives.
+    """
     total = hashlib.blake2b(digest_size=16)
     _feed(total, values)
     return total.hexdigest()
 
 
 def _feed(total: Any, value: Any) -> None:
-    if isinstance(value, Vocabulary):
-        value = value.ids
+    if callable(content := getattr(value, "content", None)):
+        value = content()
     if isinstance(value, np.ndarray):
         total.update(f"{value.dtype.str}{value.shape}".encode())
         plain = pd.util.hash_array(value) if value.dtype.hasobject else value

@@ -29,7 +29,7 @@ from recsys.recommender import TwoStageRecommender
 from recsys.redaction import redact
 from recsys.report import page, plots, run_table, terminal
 from recsys.retrieval import Retriever
-from recsys.splits import Fold, Split, Window
+from recsys.shop.splits import Fold, Split, Window
 from recsys.stages import Stages
 from recsys.tracking import Run, Tracker, ui_command
 

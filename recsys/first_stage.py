@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.cache import NoCache, Stage
-from recsys.catalogue import Catalogue
 from recsys.component import Component
-from recsys.events import EventLog
 from recsys.features import FeatureMatrix, FeatureSet
-from recsys.pools import CandidatePool
-from recsys.queries import Queries
 from recsys.retrieval import Retriever
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog
+from recsys.shop.pools import CandidatePool
+from recsys.shop.queries import Queries
 from recsys.stages import Stages
 
 Arrays = dict[str, npt.NDArray[Any]]

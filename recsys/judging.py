@@ -10,18 +10,19 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field, PositiveInt
 
+from recsys import targets
 from recsys.component import Component, component
 from recsys.datasets import Dataset
-from recsys.evaluation import beyond, diagnosis, metrics, targets, verdict
+from recsys.evaluation import beyond, diagnosis, metrics, verdict
 from recsys.evaluation.evidence import Evidence, Past, contains
 from recsys.evaluation.statistics import Interval, bootstrap, mean_intervals, minimum_detectable_effect
-from recsys.pools import CandidatePool, Ranking
-from recsys.queries import Queries, pair_key
 from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import Retriever
 from recsys.retrieval.base import is_member
 from recsys.retrieval.random import Random
-from recsys.splits import Task
+from recsys.shop.pools import CandidatePool, Ranking
+from recsys.shop.queries import Queries, pair_key
+from recsys.shop.splits import Task
 from recsys.stages import Stages
 
 Depths = Annotated[list[PositiveInt], Field(min_length=1)]
@@ -66,7 +67,7 @@ class JudgedFold:
     """Figures of all lists together."""
     evidence: Evidence
     targets: pd.DataFrame
-    """What became of each target, see `recsys.evaluation.targets`."""
+    """What became of each target, see `recsys.targets`."""
 
 
 @dataclass(frozen=True, eq=False)

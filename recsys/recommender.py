@@ -14,16 +14,17 @@ import pyarrow.parquet as pq
 import yaml
 
 from recsys.cache import NoCache
-from recsys.catalogue import Catalogue
 from recsys.errors import DataError, NotFittedError
-from recsys.events import EventLog, Vocabulary
 from recsys.features import FeatureMatrix, FeatureSet
 from recsys.first_stage import FirstStage
-from recsys.pools import CandidatePool, Float32, Ranking
-from recsys.queries import Queries
 from recsys.ranking import Examples, Ranker
 from recsys.retrieval import Retriever
-from recsys.splits import Task
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog
+from recsys.shop.identity import Vocabulary
+from recsys.shop.pools import CandidatePool, Float32, Ranking
+from recsys.shop.queries import Queries
+from recsys.shop.splits import Task
 from recsys.stages import Stages
 
 FORMAT = 1

@@ -18,7 +18,7 @@ from recsys.digest import digest
 from recsys.errors import ConfigError, DataError, nearest
 from recsys.ranking import Ranker
 from recsys.redaction import hide
-from recsys.splits import Task
+from recsys.shop.splits import Task
 from recsys.tracking import Mlflow, Run, git_tags
 
 DECIDES = ("dataset", "split", "retriever", "features", "ranker", "candidates", "seed")

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from recsys import audit, cli, runs
+from recsys import cli, runs
+from recsys.audit import certify
 
 MARKS = {"pass": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[bold red]✗[/]", "skipped": "[dim]–[/]"}
 
@@ -31,9 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
         config = run.config if run else _composed(options.what)
         console = Console()
         with console.status("auditing: four fits and some …"):
-            certificate = audit.certify(config, run)
+            certificate = certify.certify(config, run)
         folder = run.path if run else options.outputs / "audits" / certificate["config_hash"][:12]
-        path = audit.keep(certificate, folder, run)
+        path = certify.keep(certificate, folder, run)
         console.print(_table(certificate))
         console.print(f"\n[bold]{escape(certificate['verdict'])}[/]\nCertificate  {path}", highlight=False, soft_wrap=True)
     return 0 if certificate["clean"] else 1

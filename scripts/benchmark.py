@@ -35,16 +35,18 @@ from recsys.component import construct
 from recsys.datasets.base import Dataset
 from recsys.datasets.synthetic import Synthetic
 from recsys.errors import nearest
-from recsys.events import KINDS, EventLog, Int8, Int32, days
 from recsys.features import FeatureSet
 from recsys.judging import judge_fold, summarise
-from recsys.pools import CandidatePool
-from recsys.queries import Queries, pair_key
 from recsys.ranking import RetrievalOrder
 from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import ALS, BPR, Hybrid, ItemKNN, Retriever
 from recsys.retrieval.base import SIGNAL_WEIGHTS, kind_weights
-from recsys.splits import Split, Task, Window
+from recsys.shop.events import EventLog, Int8, days
+from recsys.shop.identity import Int32
+from recsys.shop.kinds import KINDS
+from recsys.shop.pools import CandidatePool
+from recsys.shop.queries import Queries, pair_key
+from recsys.shop.splits import Split, Task, Window
 from recsys.stages import Stages
 
 QUERIES = 10_000

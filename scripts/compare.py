@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from recsys import cli, runs
+from recsys import cli, comparison, runs
 from recsys.digest import digest
-from recsys.evaluation import comparison
 from recsys.report import page
 
 

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from recsys.datasets.simulation import simulate
 from recsys.datasets.synthetic import MARGINALS, marginals, write
 from recsys.errors import UserError
-from recsys.simulation import simulate
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from recsys import cli
-from recsys.batch import Batch
 from recsys.component import construct
 from recsys.errors import ConfigError
+from recsys.serving.batch import Batch
 
 OPTIONS = cli.CONFIGS / "recommend.yaml"
 

@@ -14,12 +14,12 @@ from recsys import cache as cache_module
 from recsys.cache import NoCache, StageCache
 from recsys.datasets.synthetic import Synthetic
 from recsys.digest import digest
-from recsys.events import Vocabulary
 from recsys.features import FeatureSet, Source, UserItem
 from recsys.ranking import LambdaRank
 from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import Popularity
-from recsys.splits import Split
+from recsys.shop.identity import Vocabulary
+from recsys.shop.splits import Split
 from scripts import cache as command
 
 SPLIT = Split(cutoff=0.7, label_cutoffs=2, label_horizon="10d", label_events=["view"], target_events=["view"])

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from recsys.comparison import causes, changed_targets, compare
 from recsys.errors import ConfigError, DataError
-from recsys.evaluation.comparison import causes, changed_targets, compare
 from recsys.runs import RunFolder, find, newest_first
 
 ROOT = Path(__file__).resolve().parent.parent

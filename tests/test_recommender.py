@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import yaml
 
-from recsys.catalogue import Catalogue
 from recsys.datasets import Dataset
 from recsys.datasets.synthetic import Synthetic
 from recsys.errors import DataError, NotFittedError
-from recsys.events import EventLog
 from recsys.features import FeatureSet, Item, Source, User, UserItem
 from recsys.ranking import LambdaRank, RetrievalOrder
 from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import ALS, History
-from recsys.splits import Split
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog
+from recsys.shop.splits import Split
 
 SPLIT = Split(cutoff="2015-08-15", horizon="28d", label_cutoffs=2)
 

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
+from recsys import targets
 from recsys.component import component
-from recsys.evaluation import targets
-from recsys.events import EventLog, Vocabulary
 from recsys.features import FeatureMatrix
-from recsys.pools import CandidatePool, Float32, Ranking
-from recsys.queries import Queries, Truth
 from recsys.ranking import RetrievalOrder
-from recsys.splits import Task, Window
+from recsys.shop.events import EventLog
+from recsys.shop.identity import Vocabulary
+from recsys.shop.pools import CandidatePool, Float32, Ranking
+from recsys.shop.queries import Queries, Truth
+from recsys.shop.splits import Task, Window
 
 
 @component

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recsys.catalogue import Catalogue
 from recsys.component import Component
-from recsys.events import KINDS, EventLog
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog
+from recsys.shop.kinds import KINDS
 
 
 @dataclass

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recsys.cache import Arrays, NoCache
-from recsys.catalogue import Catalogue, CategoryTree
 from recsys.datasets.base import Dataset, Funnel, Source
-from recsys.events import EventLog, Ids, Vocabulary
+from recsys.shop.catalogue import Catalogue, CategoryTree
+from recsys.shop.events import EventLog
+from recsys.shop.identity import Ids, Vocabulary
 
 EVENTS = ("user", "item", "kind", "time", "user_born", "item_born")
 CHANGES = ("item", "time", "prop", "value")

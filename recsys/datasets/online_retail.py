@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recsys.catalogue import Catalogue
 from recsys.component import component
-from recsys.datasets import attributes
+from recsys.datasets import _attributes
 from recsys.datasets.base import Dataset, Funnel, Source
 from recsys.datasets.reading import read
 from recsys.errors import DataError
-from recsys.events import EventKind, EventLog
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog
+from recsys.shop.kinds import EventKind
 
 WHERE_TO_GET_IT = "Get it from https://archive.ics.uci.edu/dataset/352/online+retail (the sheet saved as CSV)."
 
@@ -61,10 +62,10 @@ class OnlineRetail(Source):
             time,
         )
         price = lines["price"].where(lines["price"] > 0).to_numpy()
-        changes = attributes.changes(
+        changes = _attributes.changes(
             items,
             time,
-            {"name": lines["description"].to_numpy(dtype=object), "price": attributes.number_texts(price)},
+            {"name": lines["description"].to_numpy(dtype=object), "price": _attributes.number_texts(price)},
         )
         catalogue = Catalogue.build(log.items, log.item_born, changes, name="name", price="price")
         return Dataset("online_retail", log, catalogue, funnel, str(path))

@@ -16,7 +16,9 @@ import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from recsys.errors import DataError, nearest
-from recsys.events import KINDS, Ids, Int8, Int32, Int64
+from recsys.shop.events import Int8, Int64
+from recsys.shop.identity import Ids, Int32
+from recsys.shop.kinds import KINDS
 
 Bool = npt.NDArray[np.bool_]
 OnBadRow = Literal["error", "drop"]

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import union_categoricals
 
-from recsys.catalogue import Catalogue, CategoryTree
 from recsys.component import component
 from recsys.datasets.base import Dataset, Funnel, Source
 from recsys.datasets.reading import read
 from recsys.errors import ConfigError, DataError
-from recsys.events import KINDS, EventLog, Int64
+from recsys.shop.catalogue import Catalogue, CategoryTree
+from recsys.shop.events import EventLog, Int64
+from recsys.shop.kinds import KINDS
 
 KAGGLE = "retailrocket/ecommerce-dataset"
 CATEGORY, PRICE, AVAILABLE = "categoryid", "790", "available"

@@ -12,10 +12,10 @@ from pydantic import NonNegativeInt, PositiveFloat
 from recsys.component import component
 from recsys.datasets.base import Dataset, Funnel, Source
 from recsys.datasets.retailrocket import from_frames
+from recsys.datasets.simulation import EVENTS, VISITORS, Shop, simulate
 from recsys.errors import DataError
-from recsys.events import KINDS
-from recsys.queries import pair_key
-from recsys.simulation import EVENTS, VISITORS, Shop, simulate
+from recsys.shop.kinds import KINDS
+from recsys.shop.queries import pair_key
 
 SESSION_GAP = 30 * 60 * 1000
 """A longer pause, in milliseconds, begins a new session."""

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 from pydantic import AfterValidator, StringConstraints
 
-from recsys.catalogue import Catalogue
 from recsys.component import component
-from recsys.datasets import attributes
+from recsys.datasets import _attributes
 from recsys.datasets.base import Dataset, Funnel, Source
 from recsys.datasets.reading import UNITS, OnBadRow, Table, read
 from recsys.errors import ConfigError, DataError
-from recsys.events import KINDS, EventKind, EventLog, Int8
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog, Int8
+from recsys.shop.kinds import KINDS, EventKind
 
 Role = Literal["user", "item", "time", "event", "category", "price", "name"]
 EVENT = "event"
@@ -91,7 +92,7 @@ class Csv(Source):
         time, items = rows["time"].to_numpy(), rows["item"].to_numpy()
         log = EventLog.build(rows["user"].to_numpy(), items, rows["kind"].to_numpy(), time)
         texts = {role: rows[role].to_numpy(dtype=object) for role in ATTRIBUTES if role in rows}
-        changes = attributes.changes(items, time, texts)
+        changes = _attributes.changes(items, time, texts)
         category, price, name = (role if role in texts else None for role in ATTRIBUTES)
         catalogue = Catalogue.build(log.items, log.item_born, changes, category=category, price=price, name=name)
         return Dataset(self.name or path.name.split(".")[0], log, catalogue, funnel, str(path))
@@ -106,7 +107,7 @@ class Csv(Source):
         if "category" in columns:
             rows["category"] = table.texts(columns["category"])
         if "price" in columns:
-            rows["price"] = attributes.number_texts(table.numbers(columns["price"]))
+            rows["price"] = _attributes.number_texts(table.numbers(columns["price"]))
         if "name" in columns:
             rows["name"] = table.texts(columns["name"])
         return pd.DataFrame(rows)

@@ -12,9 +12,10 @@ from recsys.datasets.reading import read
 from recsys.delivery.letter import Recipient
 from recsys.delivery.recipients import is_address
 from recsys.errors import ConfigError, DataError, nearest
-from recsys.events import EventKind, EventLog, Int64, days
-from recsys.queries import pair_key
 from recsys.recommender import TwoStageRecommender
+from recsys.shop.events import EventLog, Int64, days
+from recsys.shop.kinds import EventKind
+from recsys.shop.queries import pair_key
 
 LAPSED_DAYS, ACTIVE_DAYS = 60, 28
 

@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recsys import ragged
-from recsys.events import MILLISECONDS_PER_DAY, EventKind, EventLog, Int32, Int64, days
 from recsys.features.embedding import newest_items
 from recsys.features.history import count_distinct, find
-from recsys.queries import Queries, pair_key
+from recsys.shop import ragged
+from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, Int64, days
+from recsys.shop.identity import Int32
+from recsys.shop.kinds import EventKind
+from recsys.shop.queries import Queries, pair_key
 
 Bool = npt.NDArray[np.bool_]
 Column = npt.NDArray[Any]

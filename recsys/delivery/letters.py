@@ -12,8 +12,8 @@ from recsys.delivery.letter import Letter, Recipient, Recommended
 from recsys.delivery.products import Products
 from recsys.delivery.reasons import Explainer
 from recsys.delivery.rendering import EmailTemplate
-from recsys.pools import CandidatePool, Float32, Ranking
 from recsys.recommender import TwoStageRecommender
+from recsys.shop.pools import CandidatePool, Float32, Ranking
 
 
 class Writer:

@@ -15,8 +15,8 @@ from recsys.delivery.language import Language
 from recsys.delivery.letter import Product
 from recsys.delivery.recipients import one_line
 from recsys.errors import DataError
-from recsys.events import Int32, Vocabulary
 from recsys.recommender import TwoStageRecommender
+from recsys.shop.identity import Int32, Vocabulary
 
 TEXTS = ("name", "category", "image", "url")
 LONGEST_ADDRESS = 2000

@@ -12,12 +12,12 @@ from recsys.delivery.facts import Fact, Facts, Pairs
 from recsys.delivery.language import Language
 from recsys.delivery.letter import Reason
 from recsys.delivery.products import Products, isolated, short
-from recsys.events import MILLISECONDS_PER_DAY
 from recsys.features import FeatureMatrix
 from recsys.features.history import find
-from recsys.pools import Ranking
-from recsys.queries import Queries
 from recsys.recommender import TwoStageRecommender
+from recsys.shop.events import MILLISECONDS_PER_DAY
+from recsys.shop.pools import Ranking
+from recsys.shop.queries import Queries
 
 LONGEST_NAME = 48
 """Characters of another product's name inside a reason."""

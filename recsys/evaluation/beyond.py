@@ -4,12 +4,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recsys import ragged
 from recsys.evaluation.evidence import Float64, Past
-from recsys.events import EventKind, Int32, Int64
-from recsys.pools import Ranking
-from recsys.queries import Queries, Truth, pair_key
 from recsys.retrieval.base import is_member
+from recsys.shop import ragged
+from recsys.shop.events import Int64
+from recsys.shop.identity import Int32
+from recsys.shop.kinds import EventKind
+from recsys.shop.pools import Ranking
+from recsys.shop.queries import Queries, Truth, pair_key
 
 SAMPLE = 500
 """Queries whose lists are compared by covisitation: pairs of popular items are dear."""

@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from recsys import ragged
-from recsys.catalogue import Catalogue
 from recsys.evaluation import metrics
-from recsys.events import EventKind, EventLog, Int32, Int64, days
-from recsys.pools import CandidatePool, Float64, Ranking
-from recsys.queries import Queries, Truth, pair_key
+from recsys.shop import ragged
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog, Int64, days
+from recsys.shop.identity import Int32
+from recsys.shop.kinds import EventKind
+from recsys.shop.pools import CandidatePool, Float64, Ranking
+from recsys.shop.queries import Queries, Truth, pair_key
 
 Mask = npt.NDArray[np.bool_]
 

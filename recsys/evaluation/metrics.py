@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from recsys import ragged
 from recsys.errors import ConfigError
-from recsys.events import Int64
-from recsys.pools import CandidatePool, Ranking
-from recsys.queries import Queries, Truth, pair_key
+from recsys.shop import ragged
+from recsys.shop.events import Int64
+from recsys.shop.pools import CandidatePool, Ranking
+from recsys.shop.queries import Queries, Truth, pair_key
 
 Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -109,10 +109,10 @@ def locate(pool: CandidatePool, truth: Truth) -> tuple[Int64, Mask]:
 
 def places(pool: CandidatePool, at: Int64, score: npt.NDArray[np.floating]) -> Int64:
     """Place, from 1, of the candidates `at` (rows of the pool) in their queries' order by `score`, ties by item number."""
-    from recsys.evaluation import kernels
+    from recsys.evaluation import _kernels
 
     place = np.empty(len(at), dtype=np.int64)
-    kernels.places(pool.indptr, pool.row[at], at, score, place)
+    _kernels.places(pool.indptr, pool.row[at], at, score, place)
     return place
 
 

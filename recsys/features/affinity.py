@@ -5,15 +5,16 @@ import numpy.typing as npt
 from pydantic import PositiveInt
 from scipy import sparse
 
-from recsys import ragged
-from recsys.catalogue import Catalogue
 from recsys.component import State, component
-from recsys.events import EventKind, EventLog
 from recsys.features.base import FeatureFamily
 from recsys.features.embedding import Int64, cosines, newest_items, profiles, unit_vectors
 from recsys.features.history import Rows, find
-from recsys.pools import CandidatePool, Float32
-from recsys.queries import Queries, pair_key
+from recsys.shop import ragged
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog
+from recsys.shop.kinds import EventKind
+from recsys.shop.pools import CandidatePool, Float32
+from recsys.shop.queries import Queries, pair_key
 
 COLUMNS = (
     *("covisit_last", "covisit_carted", "covisit_bought"),

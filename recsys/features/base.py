@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, NonNegativeInt
 
-from recsys.catalogue import Catalogue
 from recsys.component import Component, State, component
 from recsys.errors import ConfigError, nearest
-from recsys.events import EventLog, Int64
-from recsys.pools import CandidatePool, Float32
-from recsys.queries import Queries
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog, Int64
+from recsys.shop.pools import CandidatePool, Float32
+from recsys.shop.queries import Queries
 
 BLOCK = 1 << 15
 """Candidates described at once: what a family needs beside its columns is a few arrays of this length, which stay in cache."""

@@ -5,8 +5,8 @@ import pandas as pd
 
 from recsys.component import component
 from recsys.features.base import FeatureFamily
-from recsys.pools import CandidatePool, Float32
-from recsys.queries import Queries
+from recsys.shop.pools import CandidatePool, Float32
+from recsys.shop.queries import Queries
 
 COLUMNS = ("hour", "weekday", "day_of_month", "days_to_month_end", "day_of_year", "days_to_christmas")
 

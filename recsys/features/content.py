@@ -8,15 +8,16 @@ import pandas as pd
 from pydantic import PositiveInt
 from scipy import sparse
 
-from recsys import ragged
-from recsys.catalogue import Catalogue
 from recsys.component import State, component
-from recsys.events import EventKind, EventLog
 from recsys.features.base import FeatureFamily
 from recsys.features.embedding import cosines, newest_items, profiles, unit_vectors
 from recsys.features.history import ages, find, smallest
-from recsys.pools import CandidatePool, Float32
-from recsys.queries import Queries, pair_key
+from recsys.shop import ragged
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog
+from recsys.shop.kinds import EventKind
+from recsys.shop.pools import CandidatePool, Float32
+from recsys.shop.queries import Queries, pair_key
 
 LEVEL = ("events", "transactions", "share", "days_since_last")
 COLUMNS = (
@@ -75,7 +76,7 @@ class Content(FeatureFamily):
         cosines(self.vectors, [profiles(self.vectors, of, its, len(queries)) for of, its in chosen], pool, out[:, 11:])
 
     def _prices(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
-        from recsys.features import kernels
+        from recsys.features import _kernels
 
         n, price = len(queries), self.log_price.take(pool.item, mode="clip")
         seen = self.log_price.take(queries.item, mode="clip").astype(np.float64)
@@ -90,7 +91,7 @@ class Content(FeatureFamily):
         z = (price - mean[pool.row]) / (deviation[pool.row] + 0.1)
         out[:, 0] = z
         out[:, 1] = price - last[pool.row]
-        kernels.share_above(price, pool.indptr, seen[np.lexsort((seen, row))], ragged.from_counts(count), out[:, 2])
+        _kernels.share_above(price, pool.indptr, seen[np.lexsort((seen, row))], ragged.from_counts(count), out[:, 2])
 
     def state(self) -> State:
         """Category, its parent, log price and property direction of each item."""

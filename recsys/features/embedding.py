@@ -8,9 +8,9 @@ from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 
-from recsys import ragged
-from recsys.pools import CandidatePool, Float32
-from recsys.queries import Queries, pair_key
+from recsys.shop import ragged
+from recsys.shop.pools import CandidatePool, Float32
+from recsys.shop.queries import Queries, pair_key
 
 Int64 = npt.NDArray[np.int64]
 
@@ -57,9 +57,9 @@ def profiles(vectors: Float32, row: Int64, item: Int64, n: int) -> Float32:
 
 def cosines(vectors: Float32, chosen: Sequence[Float32], pool: CandidatePool, out: Float32) -> None:
     """Fill each column of `out` with the candidates' cosines to one of the `chosen` profiles; NaN where either is unknown."""
-    from recsys.features import kernels
+    from recsys.features import _kernels
 
-    kernels.cosines(vectors, pool.item, pool.indptr, np.stack(chosen), out)
+    _kernels.cosines(vectors, pool.item, pool.indptr, np.stack(chosen), out)
 
 
 def _normalised(vectors: Float32) -> Float32:

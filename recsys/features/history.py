@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from recsys.events import MILLISECONDS_PER_DAY
-from recsys.queries import Queries, pair_key
+from recsys.shop.events import MILLISECONDS_PER_DAY
+from recsys.shop.queries import Queries, pair_key
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -55,8 +55,8 @@ def largest(groups: npt.NDArray[np.integer], values: Float64, n: int) -> Float64
 
 def find(ascending: Int64, wanted: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
     """Position of each wanted `pair_key` among the `ascending` ones, and whether it is there (else the position is any)."""
-    from recsys.features import kernels
+    from recsys.features import _kernels
 
     place, found = np.empty(len(wanted), dtype=np.int64), np.empty(len(wanted), dtype=bool)
-    kernels.find(ascending, wanted, place, found)
+    _kernels.find(ascending, wanted, place, found)
     return place, found

@@ -7,13 +7,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, PositiveFloat
 
-from recsys.catalogue import Catalogue
 from recsys.component import State, component
-from recsys.events import KINDS, MILLISECONDS_PER_DAY, EventKind, EventLog, days
 from recsys.features.base import FeatureFamily
 from recsys.features.history import Float64, count_distinct
-from recsys.pools import CandidatePool, Float32
-from recsys.queries import Queries, pair_key
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, days
+from recsys.shop.kinds import KINDS, EventKind
+from recsys.shop.pools import CandidatePool, Float32
+from recsys.shop.queries import Queries, pair_key
 
 AGES = ("days_since_last", "days_since_purchase", "age_days")
 
@@ -94,9 +95,9 @@ class Item(FeatureFamily):
 
     def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
         """Gather by item."""
-        from recsys.features import kernels
+        from recsys.features import _kernels
 
-        kernels.gather(self.table, pool.item, out)
+        _kernels.gather(self.table, pool.item, out)
 
     def state(self) -> State:
         """The table of items."""

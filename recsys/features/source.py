@@ -2,8 +2,8 @@
 
 from recsys.component import component
 from recsys.features.base import FeatureFamily
-from recsys.pools import CandidatePool, Float32
-from recsys.queries import Queries
+from recsys.shop.pools import CandidatePool, Float32
+from recsys.shop.queries import Queries
 
 EACH = ("rank", "rrf", "score", "score_ratio")
 
@@ -31,7 +31,7 @@ class Source(FeatureFamily):
 
     def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
         """Gather from the pool."""
-        from recsys.features import kernels
+        from recsys.features import _kernels
 
-        kernels.evidence(pool.rank, pool.score, pool.indptr, out)
+        _kernels.evidence(pool.rank, pool.score, pool.indptr, out)
         out[:, -1] = pool.fusion

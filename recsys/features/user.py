@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from recsys.catalogue import Catalogue
 from recsys.component import State, component
-from recsys.events import KINDS, MILLISECONDS_PER_DAY, EventKind, EventLog
 from recsys.features.base import FeatureFamily, spread
 from recsys.features.history import Float64, Int64, Rows, ages, count_distinct, largest, sessions, smallest
-from recsys.pools import CandidatePool, Float32
-from recsys.queries import Queries, pair_key
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
+from recsys.shop.kinds import KINDS, EventKind
+from recsys.shop.pools import CandidatePool, Float32
+from recsys.shop.queries import Queries, pair_key
 
 COLUMNS = (
     *(f"{kind}s" for kind in KINDS),

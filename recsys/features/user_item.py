@@ -4,14 +4,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, PositiveFloat
 
-from recsys.catalogue import Catalogue
 from recsys.component import State, component
-from recsys.events import KINDS, MILLISECONDS_PER_DAY, EventKind, EventLog
 from recsys.features.base import FeatureFamily
 from recsys.features.history import ages, count_distinct, dwell, find, largest, sessions, smallest
-from recsys.pools import CandidatePool, Float32
-from recsys.queries import Queries, pair_key
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
+from recsys.shop.kinds import KINDS, EventKind
+from recsys.shop.pools import CandidatePool, Float32
+from recsys.shop.queries import Queries, pair_key
 
 Float64 = npt.NDArray[np.float64]
 

@@ -7,9 +7,9 @@ from pydantic import Field
 
 from recsys.component import component
 from recsys.errors import ConfigError
-from recsys.events import Int64
 from recsys.features.base import DerivedFamily, FeatureMatrix
-from recsys.pools import Float32
+from recsys.shop.events import Int64
+from recsys.shop.pools import Float32
 
 WHAT = ("rank", "z", "to_max")
 
@@ -40,15 +40,15 @@ class WithinQuery(DerivedFamily):
 
     def compute(self, given: FeatureMatrix, out: Float32) -> None:
         """Sort and sum each column query by query."""
-        from recsys.features import kernels
+        from recsys.features import _kernels
 
         for i, name in enumerate(name for name in self.of if name in given.names):
             x, indptr = given[name], given.pool.indptr
             rank, z, to_max = (out[:, 3 * i + j] for j in range(3))
-            kernels.relative(x, indptr, z, to_max)
+            _kernels.relative(x, indptr, z, to_max)
             key = np.empty(len(x), dtype=np.int64)
-            kernels.greatest_first(x, x.view(np.int32), indptr, key)
-            kernels.ranks(x, indptr, *_sorted(key, len(indptr)), rank)
+            _kernels.greatest_first(x, x.view(np.int32), indptr, key)
+            _kernels.ranks(x, indptr, *_sorted(key, len(indptr)), rank)
 
 
 def _sorted(key: Int64, n_rows: int) -> tuple[Int64, Int64]:

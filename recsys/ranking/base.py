@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.component import Component
-from recsys.events import Int32, Int64
 from recsys.features import FeatureMatrix
-from recsys.pools import Float32
-from recsys.queries import Truth
-from recsys.splits import Window
+from recsys.shop.events import Int64
+from recsys.shop.identity import Int32
+from recsys.shop.pools import Float32
+from recsys.shop.queries import Truth
+from recsys.shop.splits import Window
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ from pydantic import Field, NonNegativeFloat
 from recsys.component import component
 from recsys.errors import ConfigError, nearest
 from recsys.features import FeatureMatrix
-from recsys.pools import Float32
 from recsys.ranking.base import Examples, Ranker
 from recsys.ranking.rule import percentile
+from recsys.shop.pools import Float32
 
 
 @component

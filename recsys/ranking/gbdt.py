@@ -12,10 +12,10 @@ from pydantic import Field, PositiveInt
 
 from recsys.component import component
 from recsys.features import FeatureMatrix
-from recsys.pools import Float32
 from recsys.ranking.base import Examples
 from recsys.ranking.boosting import Boosted, Enough, Judge, Share
 from recsys.ranking.learning import Table
+from recsys.shop.pools import Float32
 
 BIN_SAMPLE = 50_000
 """Rows that LightGBM chooses the bounds of its 255 bins by; more take longer and gain nothing."""

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import PositiveInt
 
-from recsys import ragged
 from recsys.component import State, component
 from recsys.errors import DataError, NotFittedError
-from recsys.events import Int64
 from recsys.features import FeatureMatrix, rows_of
-from recsys.pools import CandidatePool, Float32
 from recsys.ranking.base import Examples, Ranker
+from recsys.shop import ragged
+from recsys.shop.events import Int64
+from recsys.shop.pools import CandidatePool, Float32
 
 HELD_OUT = 3
 """One user of so many is held out where no label window is free of overlap with the latest."""

@@ -9,9 +9,9 @@ from threadpoolctl import threadpool_limits
 
 from recsys.component import State, component
 from recsys.features import FeatureMatrix
-from recsys.pools import Float32
 from recsys.ranking.base import Examples
 from recsys.ranking.learning import Learned
+from recsys.shop.pools import Float32
 
 BLOCK = 1 << 15
 """Candidates scored at once."""

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from recsys.component import component
 from recsys.features import FeatureMatrix
-from recsys.pools import Float32
 from recsys.ranking.base import Examples, Ranker
+from recsys.shop.pools import Float32
 
 
 @component

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from recsys.component import component
 from recsys.features import FeatureMatrix
-from recsys.pools import CandidatePool, Float32
 from recsys.ranking.base import Examples, Ranker
+from recsys.shop.pools import CandidatePool, Float32
 
 
 @component

@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from recsys import ragged
 from recsys.ranking.base import Examples
+from recsys.shop import ragged
 
 
 class ValidationNdcg:

@@ -9,10 +9,10 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from recsys.component import component
 from recsys.features import FeatureMatrix
-from recsys.pools import Float32
 from recsys.ranking.base import Examples
 from recsys.ranking.boosting import Boosted, Enough, Judge, Share, optional
 from recsys.ranking.learning import Table
+from recsys.shop.pools import Float32
 
 
 @component

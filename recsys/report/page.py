@@ -78,7 +78,7 @@ def render(run: RunFolder) -> str:
 
 
 def render_comparison(values: Mapping[str, Any]) -> str:
-    """The page of a comparison, of what `recsys.evaluation.comparison.compare` gives."""
+    """The page of a comparison, of what `recsys.comparison.compare` gives."""
     return _environment().get_template("comparison.html").render(values=values)
 
 

@@ -8,13 +8,14 @@ import numpy.typing as npt
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from scipy import sparse
 
-from recsys.catalogue import Catalogue
 from recsys.component import State, component
-from recsys.events import EventLog, Int32, Int64
-from recsys.pools import Float32
-from recsys.queries import Queries
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
 from recsys.retrieval.factors import Factors, decayed, one_blas_thread, summed_pairs
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog, Int64
+from recsys.shop.identity import Int32
+from recsys.shop.pools import Float32
+from recsys.shop.queries import Queries
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from recsys.catalogue import Catalogue
 from recsys.component import Component, component
-from recsys.events import KINDS, EventKind, EventLog, Int64, Kind
-from recsys.pools import CandidatePool, Float32, Float64, Ranking
-from recsys.queries import Queries, pair_key
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog, Int64
+from recsys.shop.kinds import KINDS, EventKind, Kind
+from recsys.shop.pools import CandidatePool, Float32, Float64, Ranking
+from recsys.shop.queries import Queries, pair_key
 
 Seen = Literal["keep", "drop_bought", "drop_touched"]
 KindWeights = dict[Kind, Annotated[float, Field(ge=0)]]

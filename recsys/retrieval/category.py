@@ -6,16 +6,16 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy import sparse
 
-from recsys.catalogue import Catalogue, CategoryTree
 from recsys.component import State, component
-from recsys.events import EventLog
-from recsys.pools import Ranking
-from recsys.queries import Queries
+from recsys.retrieval._recent import RecentItems
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_weights
 from recsys.retrieval.factors import decayed
 from recsys.retrieval.item_to_item import banned
-from recsys.retrieval.recent import RecentItems
 from recsys.retrieval.sparse import SparseRows
+from recsys.shop.catalogue import Catalogue, CategoryTree
+from recsys.shop.events import EventLog
+from recsys.shop.pools import Ranking
+from recsys.shop.queries import Queries
 
 
 @component

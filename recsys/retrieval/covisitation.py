@@ -5,15 +5,15 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from recsys import ragged
 from recsys.component import component
 from recsys.errors import ConfigError
-from recsys.events import MILLISECONDS_PER_DAY, EventLog, days
-from recsys.pools import Ranking
-from recsys.queries import Queries
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
 from recsys.retrieval.item_to_item import ItemToItem, banned
 from recsys.retrieval.sparse import SparseRows
+from recsys.shop import ragged
+from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, days
+from recsys.shop.pools import Ranking
+from recsys.shop.queries import Queries
 
 BLOCK_PAIRS = 1 << 22
 """Pairs of events in memory at once, at about 32 bytes each."""
@@ -99,7 +99,7 @@ class Covisitation(ItemToItem):
 
     def _count(self, log: EventLog) -> None:
         """Bring the counts from the events of the last fit to those of `log`."""
-        from recsys.retrieval import pairs
+        from recsys.retrieval import _pairs
 
         age_weight = np.ones(len(log))
         if self.age_half_life_days is not None:
@@ -115,8 +115,8 @@ class Covisitation(ItemToItem):
             self._counted = None
             self._forget()
         first = 0 if self._counted is None else len(self._counted)
-        previous = pairs.previous_events(log.user, log.n_users)
-        back = pairs.pairs_back(first, previous, log.time, self.max_steps, self.max_events, days(self.max_gap_days))
+        previous = _pairs.previous_events(log.user, log.n_users)
+        back = _pairs.pairs_back(first, previous, log.time, self.max_steps, self.max_events, days(self.max_gap_days))
         of_kinds = np.outer(kind_weights(self.from_weights), kind_weights(self.to_weights)).astype(np.float64)
         of_steps = np.maximum(np.arange(self.max_steps + 1.0), 1.0) ** -self.step_power
         rate = 0.0 if self.gap_half_life_days is None else 1 / (MILLISECONDS_PER_DAY * self.gap_half_life_days)
@@ -126,11 +126,11 @@ class Covisitation(ItemToItem):
             stop = max(int(np.searchsorted(ends, ends[start] + BLOCK_PAIRS, side="right")) - 1, start + 1)
             room = 2 * int(ends[stop] - ends[start])
             source, target, weight = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.float64)
-            size = pairs.write_pairs(
+            size = _pairs.write_pairs(
                 first + start, back[start:stop], previous, log.item, log.kind, log.time, age_weight[first + start :],
                 of_kinds, of_steps, rate, self.backward, source, target, weight,
             )  # fmt: skip
-            self._indptr, self._item, self._weight = pairs.add_pairs(
+            self._indptr, self._item, self._weight = _pairs.add_pairs(
                 self._indptr, self._item, self._weight, source[:size], target[:size], weight[:size], log.n_items
             )
             start = stop

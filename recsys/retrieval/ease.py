@@ -9,12 +9,12 @@ from scipy import linalg, sparse
 from threadpoolctl import threadpool_limits
 
 from recsys.component import component
-from recsys.events import EventLog
-from recsys.queries import pair_key
+from recsys.retrieval._dense import most_used, strongest
 from recsys.retrieval.base import KindWeights, kind_weights
-from recsys.retrieval.dense import most_used, strongest
 from recsys.retrieval.item_to_item import ItemToItem
 from recsys.retrieval.sparse import SparseRows
+from recsys.shop.events import EventLog
+from recsys.shop.queries import pair_key
 
 
 @component

@@ -10,11 +10,12 @@ from scipy import sparse
 from threadpoolctl import ThreadpoolController
 
 from recsys.component import State, component
-from recsys.events import MILLISECONDS_PER_DAY, Int32, Int64
-from recsys.pools import Float32, Ranking
-from recsys.queries import Queries, pair_key
 from recsys.retrieval.base import Retriever
 from recsys.retrieval.sparse import over_rows
+from recsys.shop.events import MILLISECONDS_PER_DAY, Int64
+from recsys.shop.identity import Int32
+from recsys.shop.pools import Float32, Ranking
+from recsys.shop.queries import Queries, pair_key
 
 SPARE = 32
 """Items beside those asked for that are scored again, so that the noise of a product can't decide which are the best."""
@@ -65,17 +66,17 @@ class Factors(Retriever, ABC):
         """
         from implicit.cpu.topk import topk
 
-        from recsys.retrieval import kernels
+        from recsys.retrieval import _kernels
 
         width = min(depth + spare, len(self.item))
         gone = seen if seen.nnz else None
         with one_blas_thread():
             place, rough = topk(self.item_factors, vectors, width, filter_query_items=gone, num_threads=self.threads_used)
         score = np.empty(place.shape, dtype=np.float32)
-        over_rows(lambda a, b: kernels.inner_products(vectors[a:b], self.item_factors, place[a:b], score[a:b]), len(vectors))
+        over_rows(lambda a, b: _kernels.inner_products(vectors[a:b], self.item_factors, place[a:b], score[a:b]), len(vectors))
         score[rough <= np.finfo(np.float32).min] = -np.inf
         item = np.where(np.isinf(score), -1, self.item[place]).astype(np.int32)
-        over_rows(lambda a, b: kernels.order_lists(item[a:b], score[a:b]), len(vectors))
+        over_rows(lambda a, b: _kernels.order_lists(item[a:b], score[a:b]), len(vectors))
         item, score = item[:, :depth], score[:, :depth]
         if width < len(self.item):
             noise = 4 * vectors.shape[1] * np.finfo(np.float32).eps * self._longest() * np.linalg.norm(vectors, axis=1)

@@ -5,12 +5,12 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field, PositiveFloat
 
-from recsys.catalogue import Catalogue
 from recsys.component import component
-from recsys.events import MILLISECONDS_PER_DAY, EventLog
-from recsys.pools import Ranking
-from recsys.queries import Queries, pair_key
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, is_member, kind_weights
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
+from recsys.shop.pools import Ranking
+from recsys.shop.queries import Queries, pair_key
 
 
 @component

@@ -8,13 +8,13 @@ from scipy import sparse
 from scipy.sparse.linalg import svds
 from threadpoolctl import threadpool_limits
 
-from recsys.catalogue import Catalogue
 from recsys.component import component
-from recsys.events import EventLog
-from recsys.pools import Float32
-from recsys.queries import Queries
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
 from recsys.retrieval.factors import Factors, decayed
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog
+from recsys.shop.pools import Float32
+from recsys.shop.queries import Queries
 
 
 @component

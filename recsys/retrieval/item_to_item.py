@@ -5,14 +5,14 @@ from abc import abstractmethod
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from recsys.catalogue import Catalogue
 from recsys.component import State, component
-from recsys.events import MILLISECONDS_PER_DAY, EventLog
-from recsys.pools import Ranking
-from recsys.queries import Queries, pair_key
+from recsys.retrieval._recent import RecentItems
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_weights
-from recsys.retrieval.recent import RecentItems
 from recsys.retrieval.sparse import SparseRows
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
+from recsys.shop.pools import Ranking
+from recsys.shop.queries import Queries, pair_key
 
 
 @component

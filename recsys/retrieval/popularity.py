@@ -5,13 +5,13 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field, PositiveFloat
 
-from recsys import ragged
-from recsys.catalogue import Catalogue
 from recsys.component import State, component
-from recsys.events import EventLog, days
-from recsys.pools import Float32, Ranking
-from recsys.queries import Queries
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_weights
+from recsys.shop import ragged
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog, days
+from recsys.shop.pools import Float32, Ranking
+from recsys.shop.queries import Queries
 
 BLOCK = 1024
 """Queries worked on at once."""

@@ -7,15 +7,16 @@ import pandas as pd
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from scipy import sparse
 
-from recsys import ragged
-from recsys.catalogue import Catalogue
 from recsys.component import component
-from recsys.events import EventLog, Int32, Int64
-from recsys.queries import pair_key
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
 from recsys.retrieval.factors import decayed
 from recsys.retrieval.item_to_item import ItemToItem
 from recsys.retrieval.sparse import SparseRows
+from recsys.shop import ragged
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog, Int64
+from recsys.shop.identity import Int32
+from recsys.shop.queries import pair_key
 
 
 @component

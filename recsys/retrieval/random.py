@@ -4,12 +4,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from recsys.catalogue import Catalogue
 from recsys.component import State, component
-from recsys.events import EventLog
-from recsys.pools import Ranking
-from recsys.queries import Queries, pair_key
 from recsys.retrieval.base import Retriever, is_member
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog
+from recsys.shop.pools import Ranking
+from recsys.shop.queries import Queries, pair_key
 
 
 @component

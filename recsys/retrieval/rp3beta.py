@@ -5,12 +5,12 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from recsys import ragged
 from recsys.component import component
-from recsys.events import EventLog
 from recsys.retrieval.base import KindWeights
 from recsys.retrieval.item_to_item import ItemToItem, signals
 from recsys.retrieval.sparse import SparseRows
+from recsys.shop import ragged
+from recsys.shop.events import EventLog
 
 
 @component

@@ -6,16 +6,17 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from recsys import ragged
-from recsys.catalogue import Catalogue
 from recsys.component import State, component
-from recsys.events import MILLISECONDS_PER_DAY, EventLog, Int32, Int64
-from recsys.pools import Float32, Ranking
-from recsys.queries import Queries, pair_key
+from recsys.retrieval._recent import RecentItems, rank_by_time
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_weights
 from recsys.retrieval.item_to_item import banned
-from recsys.retrieval.recent import RecentItems, rank_by_time
 from recsys.retrieval.sparse import SparseRows, over_rows
+from recsys.shop import ragged
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, Int64
+from recsys.shop.identity import Int32
+from recsys.shop.pools import Float32, Ranking
+from recsys.shop.queries import Queries, pair_key
 
 Decay = Literal["same", "div", "linear", "log", "quadratic", "exp"]
 MILLISECONDS_PER_MINUTE = 60_000
@@ -132,7 +133,7 @@ class SessionKNN(Retriever):
 
     def retrieve(self, queries: Queries, k: int) -> Ranking:
         """The items of the nearest sessions, and reminders."""
-        from recsys.retrieval import kernels
+        from recsys.retrieval import _kernels
 
         query, match, own = self._session(queries)
         gone = banned(self, queries) or SparseRows.empty(len(queries))
@@ -142,7 +143,7 @@ class SessionKNN(Retriever):
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
 
         def work(first: int, stop: int) -> None:
-            kernels.sessions_top(
+            _kernels.sessions_top(
                 first, stop, query.indptr, query.item, query.weight, match, queries.user, own.indptr, own.item, own.weight,
                 self.sessions.indptr, self.sessions.item, self.place, self.sessions.weight, self.scale, self.user,
                 self.held.indptr, self.held.item, self.held_place, self.sample_size, self.k, self.boost,

@@ -8,16 +8,16 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from scipy import linalg, sparse
 from threadpoolctl import threadpool_limits
 
-from recsys.catalogue import Catalogue
 from recsys.component import State, component
-from recsys.events import MILLISECONDS_PER_DAY, EventLog, Int64, days
-from recsys.pools import Float32, Float64, Ranking
-from recsys.queries import Queries, pair_key
+from recsys.retrieval._dense import most_used, strongest
 from recsys.retrieval.base import KindWeights, Retriever, kind_weights
-from recsys.retrieval.dense import most_used, strongest
 from recsys.retrieval.factors import summed_pairs
 from recsys.retrieval.item_to_item import banned
 from recsys.retrieval.sparse import SparseRows
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, Int64, days
+from recsys.shop.pools import Float32, Float64, Ranking
+from recsys.shop.queries import Queries, pair_key
 
 
 @component

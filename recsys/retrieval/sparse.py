@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recsys import ragged
 from recsys.component import State
-from recsys.events import Int32, Int64
-from recsys.pools import Float32, Ranking
+from recsys.shop import ragged
+from recsys.shop.events import Int64
+from recsys.shop.identity import Int32
+from recsys.shop.pools import Float32, Ranking
 
 THREAD_ROWS = 256
 """Fewer rows than this are not worth another thread."""
@@ -76,13 +77,13 @@ class SparseRows:
 
     def pruned(self, k: int) -> "SparseRows":
         """The `k` heaviest entries of each row, heaviest first, ties by ascending item."""
-        from recsys.retrieval import kernels
+        from recsys.retrieval import _kernels
 
         indptr = ragged.from_counts(np.minimum(np.diff(self.indptr), k))
         kept = SparseRows(indptr, np.empty(indptr[-1], dtype=np.int32), np.empty(indptr[-1], dtype=np.float32))
 
         def work(first: int, stop: int) -> None:
-            kernels.prune(first, stop, self.indptr, self.item, self.weight, kept.indptr, kept.item, kept.weight)
+            _kernels.prune(first, stop, self.indptr, self.item, self.weight, kept.indptr, kept.item, kept.weight)
 
         over_rows(work, len(self))
         return kept
@@ -93,7 +94,7 @@ class SparseRows:
         Exact; only positive sums count, ties by ascending item. An item that `matrix` has no row for is ignored. Memory
         beside the result: 17 bytes a column and thread.
         """
-        from recsys.retrieval import kernels
+        from recsys.retrieval import _kernels
 
         items = np.full((len(self), k), -1, dtype=np.int32)
         scores = np.full((len(self), k), -np.inf, dtype=np.float32)
@@ -102,7 +103,7 @@ class SparseRows:
         query, target = (self.indptr, self.item, self.weight), (matrix.indptr, matrix.item, matrix.weight)
 
         def work(first: int, stop: int) -> None:
-            kernels.product_top(first, stop, *query, *target, own, width, gone.indptr, gone.item, items, scores)
+            _kernels.product_top(first, stop, *query, *target, own, width, gone.indptr, gone.item, items, scores)
 
         over_rows(work, len(self))
         return Ranking(items, scores)

@@ -5,10 +5,10 @@ from typing import ClassVar
 from pydantic import Field, PositiveFloat
 
 from recsys.component import component
-from recsys.events import EventLog, days
-from recsys.pools import Float32
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights
 from recsys.retrieval.popularity import Popularity, summed_weights
+from recsys.shop.events import EventLog, days
+from recsys.shop.pools import Float32
 
 
 @component

@@ -7,15 +7,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from recsys import ragged
-from recsys.catalogue import Catalogue
 from recsys.component import State, component
 from recsys.errors import ConfigError, nearest
-from recsys.events import EventLog, Kind, days
-from recsys.pools import MAX_RANK, RRF_CONSTANT, CandidatePool, Float64, Ranking
-from recsys.queries import Queries
 from recsys.retrieval.base import Retriever
-from recsys.splits import Split, Task, Window
+from recsys.shop import ragged
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog, days
+from recsys.shop.kinds import Kind
+from recsys.shop.pools import MAX_RANK, RRF_CONSTANT, CandidatePool, Float64, Ranking
+from recsys.shop.queries import Queries
+from recsys.shop.splits import Split, Task, Window
 
 BLOCK = 4096
 """Queries worked on at once."""

@@ -5,15 +5,16 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from recsys import ragged
-from recsys.catalogue import Catalogue
 from recsys.component import State, component
-from recsys.events import MILLISECONDS_PER_DAY, EventLog, Int8, Int32, Int64
-from recsys.pools import Float32, Ranking
-from recsys.queries import Queries, pair_key
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_weights
 from recsys.retrieval.item_to_item import banned
 from recsys.retrieval.sparse import SparseRows
+from recsys.shop import ragged
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, Int8, Int64
+from recsys.shop.identity import Int32
+from recsys.shop.pools import Float32, Ranking
+from recsys.shop.queries import Queries, pair_key
 
 FEWEST_ITEMS = 2
 """A user with fewer distinct items is nobody's neighbour: the query already has the one that they share."""

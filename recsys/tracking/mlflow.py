@@ -261,11 +261,11 @@ class _MlflowRun(Run):
     def model(self, path: Path) -> None:
         if not self.tracker.log_model:
             return
-        from recsys import serving
+        from recsys.serving import endpoint
 
         self.folder(path, "model")
         with tempfile.TemporaryDirectory() as scratch, hushed("mlflow.pyfunc"):
-            serving.describe(path, Path(scratch) / "model")
+            endpoint.describe(path, Path(scratch) / "model")
             self.folder(Path(scratch) / "model", "model")
         if name := self.tracker.register:
             self._register(name)

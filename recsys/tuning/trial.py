@@ -17,11 +17,11 @@ from optuna.trial import TrialState
 from recsys.component import construct
 from recsys.datasets import Dataset, kept
 from recsys.errors import DataError
-from recsys.events import EventLog
 from recsys.experiment import Parts
 from recsys.ranking.boosting import Boosted
 from recsys.recommender import TwoStageRecommender
-from recsys.splits import Fold, Task
+from recsys.shop.events import EventLog
+from recsys.shop.splits import Fold, Task
 from recsys.stages import Stages
 from recsys.tracking import Run, Tracker, home
 from recsys.tuning import validation

@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from recsys.catalogue import Catalogue
 from recsys.errors import ConfigError
 from recsys.evaluation import beyond, metrics
 from recsys.evaluation.evidence import Past
-from recsys.events import EventLog
 from recsys.judging import Evaluation
-from recsys.pools import Ranking
 from recsys.recommender import TwoStageRecommender
-from recsys.splits import Fold, Split, Task, _milliseconds
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog
+from recsys.shop.pools import Ranking
+from recsys.shop.splits import Fold, Split, Task, _milliseconds
 from recsys.stages import Stages
 
 LATENCY = "latency_ms"

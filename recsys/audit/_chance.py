@@ -1,0 +1,105 @@
+"""What chance would give: for telling whether lists and features know more of the truth than they could."""
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.shop import ragged
+from recsys.shop.events import Int64
+from recsys.shop.identity import Int32
+from recsys.shop.queries import Truth, pair_key
+
+Float64 = npt.NDArray[np.float64]
+
+BLOCKS = 20
+"""An item is exchanged with one of its own twentieth of the numbers, since ties go by number and old items have low ones."""
+MOST_PAIRS = 2000
+FEW, MANY = 499, 19_999
+"""Random truths to compare with: a few, and many more where the few did not settle it."""
+
+
+def hits_beyond_chance(found: Int64, truth: Truth, n_items: int, seed: int = 0) -> tuple[float, float, float]:
+    """How many truth items are among the `found` pairs (ascending `pair_key`s), how many by chance, and the p-value.
+
+    Chance is the same truth with each item replaced, wherever it stands, by a random one: an exact test (Fisher's) that holds
+    however much the lists of different queries are alike. At most 2,000 truth pairs are looked at.
+    """
+    draw = np.random.default_rng(seed)
+    row, item = ragged.row_numbers(truth.indptr), truth.item
+    known = np.flatnonzero(item < n_items)
+    if len(known) > MOST_PAIRS:
+        known = np.sort(draw.choice(known, MOST_PAIRS, replace=False))
+    row, item = row[known], item[known]
+    if not len(item) or not len(found):
+        return 0.0, 0.0, 1.0
+    distinct, of_pair = np.unique(item, return_inverse=True)
+    edges = np.linspace(0, n_items, BLOCKS + 1).astype(np.int64)
+    block = np.searchsorted(edges, distinct, side="right") - 1
+    low, size = edges[block], np.diff(edges)[block]
+
+    def hits(items: Int64) -> Int64:
+        keys = pair_key(np.broadcast_to(row, items.shape), items)
+        at = np.minimum(np.searchsorted(found, keys), len(found) - 1)
+        return (found[at] == keys).sum(axis=-1)
+
+    observed = int(hits(item.astype(np.int64)))
+    drawn: list[Int64] = []
+    for n in (FEW, MANY):
+        for start in range(0, n, 500):
+            count = min(500, n - start)
+            others = low + (draw.random((count, len(distinct))) * size).astype(np.int64)
+            drawn.append(hits(others[:, of_pair]))
+        by_chance = np.concatenate(drawn)
+        p = (1 + int((by_chance >= observed).sum())) / (1 + len(by_chance))
+        if p > 0.02:
+            break
+    return float(observed), float(by_chance.mean()), p
+
+
+def among_random(truth: Truth, n_items: int, each: int = 30, seed: int = 0) -> tuple[Int64, Int32, Int64]:
+    """Each distinct truth item once, for one of its queries, among `each` random items: rows and items, ascending, and the
+    places of the truth items. At most 2,000 of them, no two for the same query.
+    """
+    draw = np.random.default_rng(seed)
+    shuffled = draw.permutation(np.flatnonzero(truth.item < n_items))
+    rows = ragged.row_numbers(truth.indptr).astype(np.int64)
+    for values in (rows, truth.item):
+        shuffled = shuffled[np.sort(np.unique(values[shuffled], return_index=True)[1])]
+    chosen = shuffled[:MOST_PAIRS]
+    row, item = rows[chosen], truth.item[chosen]
+    others = pair_key(np.repeat(row, each), draw.integers(0, max(n_items, 1), len(row) * each))
+    own = pair_key(row, item)
+    keys = np.union1d(own, others[~np.isin(others, truth.key)])
+    return keys >> 32, (keys & 0xFFFFFFFF).astype(np.int32), np.searchsorted(keys, np.sort(own))
+
+
+def percentile(row: npt.NDArray[np.integer], value: npt.NDArray[np.floating]) -> Float64:
+    """Place of each value among those of its row, from 0 (lowest) to 1, ties in the middle, NaN below all: `float64[n]`.
+
+    `row` ascends. The mean over a row is one half.
+    """
+    value = np.where(np.isnan(value), -np.inf, value)
+    order = np.lexsort((value, row))
+    r, v = row[order], value[order]
+    new = np.ones(len(r), dtype=bool)
+    new[1:] = (r[1:] != r[:-1]) | (v[1:] != v[:-1])
+    tie = np.cumsum(new) - 1
+    place = np.arange(len(r), dtype=np.float64)
+    middle = np.bincount(tie, weights=place)[tie] / np.bincount(tie)[tie]
+    first = np.searchsorted(r, r)
+    size = np.searchsorted(r, r, side="right") - first
+    result = np.empty(len(r))
+    result[order] = np.where(size > 1, (middle - first) / np.maximum(size - 1, 1), 0.5)
+    return result
+
+
+def edge(row: npt.NDArray[np.integer], value: npt.NDArray[np.floating], chosen: Int64) -> tuple[float, float]:
+    """Mean `percentile` of one chosen row member each, and how many standard errors that is from one half.
+
+    The standard error is that of drawing any member instead, so it is exact for ties and rare values alike.
+    """
+    places = percentile(row, value)
+    _, group = np.unique(row, return_inverse=True)
+    variance = np.bincount(group, weights=(places - 0.5) ** 2) / np.bincount(group)
+    error = float(np.sqrt(variance[group[chosen]].sum()))
+    above = float((places[chosen] - 0.5).sum())
+    return 0.5 + above / max(len(chosen), 1), above / error if error > 0 else 0.0

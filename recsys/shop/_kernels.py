@@ -1,0 +1,31 @@
+"""Compiled inner loops over ragged rows. Imported when first needed: the compiler behind them takes long to load."""
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from recsys.shop.ragged import IntArray
+
+SHORT = 24
+"""A row of so many is sorted by insertion, which needs no memory of its own."""
+
+
+@njit(cache=True, nogil=True)
+def sort_rows(indptr: IntArray, values: npt.NDArray[np.floating | np.signedinteger], order: IntArray) -> None:
+    """Fill `order` with the positions of each row, the largest value first, equal ones in the order they have."""
+    for row in range(len(indptr) - 1):
+        start, stop = indptr[row], indptr[row + 1]
+        if stop - start > SHORT:
+            order[start:stop] = start + np.argsort(-values[start:stop], kind="mergesort")
+            continue
+        for n in range(start, stop):
+            place = n
+            while place > start and _before(values[n], values[order[place - 1]]):
+                order[place] = order[place - 1]
+                place -= 1
+            order[place] = n
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _before(a: float, b: float) -> bool:
+    return a > b or (a == a and b != b)

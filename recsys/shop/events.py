@@ -1,0 +1,161 @@
+"""The event log on one global timeline, and the vocabularies that give users and items their numbers.
+
+Numbers are given in order of first appearance. The log before `t` therefore uses a prefix of the numbers: they stay the same
+from cutoff to cutoff, and nothing of the future shows, not even how many items it brings.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from recsys.shop import ragged
+from recsys.shop.identity import Ids, Int32, Vocabulary
+
+Int64 = npt.NDArray[np.int64]
+Int8 = npt.NDArray[np.int8]
+
+MILLISECONDS_PER_DAY = 86_400_000
+
+
+@dataclass(frozen=True, eq=False)
+class EventLog:
+    """Events sorted by time, as parallel arrays.
+
+    `user`, `item`: `int32[n]` numbers into `users` and `items`; `kind`: `int8[n]` (an `EventKind`); `time`: `int64[n]`, epoch
+    milliseconds. `user_born` and `item_born` give the time of first appearance of each number, ascending; an item may be born
+    in the catalogue before its first event.
+    """
+
+    user: Int32
+    item: Int32
+    kind: Int8
+    time: Int64
+    users: Vocabulary
+    items: Vocabulary
+    user_born: Int64
+    item_born: Int64
+
+    @classmethod
+    def build(
+        cls,
+        user_ids: Ids,
+        item_ids: Ids,
+        kind: Int8,
+        time: Int64,
+        catalogue_ids: Ids | None = None,
+        catalogue_time: Int64 | None = None,
+    ) -> "EventLog":
+        """Number and sort raw events given in any row order.
+
+        `catalogue_ids` with `catalogue_time` name items and when each entered the catalogue (any number of rows an item).
+        Equal times are ordered by user, item and kind, so that the order of rows in the file does not matter.
+        """
+        user_code, user_values = pd.factorize(user_ids, sort=True)
+        item_values_of = item_ids if catalogue_ids is None else np.concatenate([item_ids, catalogue_ids])
+        item_code, item_values = pd.factorize(item_values_of, sort=True)
+        n = len(time)
+        order = np.lexsort((kind, item_code[:n], user_code, time))
+        born_times = time if catalogue_time is None else np.concatenate([time, catalogue_time])
+        user_number, user_order, user_born = number_by_first_time(user_code, time, len(user_values))
+        item_number, item_order, item_born = number_by_first_time(item_code, born_times, len(item_values))
+        return cls(
+            user=user_number[user_code[order]],
+            item=item_number[item_code[:n][order]],
+            kind=np.asarray(kind, dtype=np.int8)[order],
+            time=np.asarray(time, dtype=np.int64)[order],
+            users=Vocabulary(np.asarray(user_values)[user_order]),
+            items=Vocabulary(np.asarray(item_values)[item_order]),
+            user_born=user_born,
+            item_born=item_born,
+        )
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    @property
+    def n_users(self) -> int:
+        """Number of users that have appeared."""
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items that have appeared, in an event or in the catalogue."""
+        return len(self.items)
+
+    def before(self, t: int) -> "EventLog":
+        """The past of `t` (events with `time < t`), as a view: O(log n)."""
+        return self._slice(0, int(np.searchsorted(self.time, t)), t)
+
+    def between(self, start: int, end: int) -> "EventLog":
+        """Events with `start <= time < end`, as a view; vocabularies as of `end`."""
+        first, last = np.searchsorted(self.time, [start, end])
+        return self._slice(int(first), int(max(first, last)), end)
+
+    def _slice(self, first: int, last: int, t: int) -> "EventLog":
+        n_users = int(np.searchsorted(self.user_born, t))
+        n_items = int(np.searchsorted(self.item_born, t))
+        return EventLog(
+            self.user[first:last],
+            self.item[first:last],
+            self.kind[first:last],
+            self.time[first:last],
+            self.users.prefix(n_users),
+            self.items.prefix(n_items),
+            self.user_born[:n_users],
+            self.item_born[:n_items],
+        )
+
+    def where(self, keep: npt.NDArray[np.bool_]) -> "EventLog":
+        """The events marked in `keep`, with unchanged numbers."""
+        return EventLog(
+            self.user[keep],
+            self.item[keep],
+            self.kind[keep],
+            self.time[keep],
+            self.users,
+            self.items,
+            self.user_born,
+            self.item_born,
+        )
+
+    def continues(self, past: "EventLog") -> bool:
+        """Whether the log begins with the events of `past`."""
+        n = len(past)
+        return len(self) >= n and all(
+            np.array_equal(getattr(self, name)[:n], getattr(past, name)) for name in ("time", "user", "item", "kind")
+        )
+
+    @cached_property
+    def by_user(self) -> tuple[Int64, Int64]:
+        """Row pointers per user and event positions, each user's events oldest first."""
+        order = np.argsort(self.user, kind="stable").astype(np.int64)
+        return ragged.from_counts(np.bincount(self.user, minlength=self.n_users)), order
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the events under their own ids; the same for any row order of the same events."""
+        digest = hashlib.blake2b(digest_size=16)
+        for ids in (self.users.ids, self.items.ids):
+            digest.update(pd.util.hash_array(np.asarray(ids)).tobytes())
+        for array in (self.user, self.item, self.kind, self.time, self.user_born, self.item_born):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def number_by_first_time(code: Int64, time: Int64, n: int) -> tuple[Int32, Int64, Int64]:
+    """Number codes by (first time, code): the number of each code, the codes in that order, their first times."""
+    born = np.full(n, np.iinfo(np.int64).max)
+    np.minimum.at(born, code, time)
+    order = np.lexsort((np.arange(n), born))
+    number = np.empty(n, dtype=np.int32)
+    number[order] = np.arange(n, dtype=np.int32)
+    return number, order, born[order]
+
+
+def days(n: float) -> int:
+    """`n` days in milliseconds."""
+    return round(n * MILLISECONDS_PER_DAY)

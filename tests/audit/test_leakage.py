@@ -1,0 +1,485 @@
+"""The audit: honest recommenders pass, and every cheat that we could think of is caught."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys.audit._chance import among_random, edge, hits_beyond_chance, percentile
+from recsys.audit.certificate import Check, certificate, verdict
+from recsys.audit.leakage import audit
+from recsys.audit.worlds import World, scrambled_future, uninformative_past, without_future
+from recsys.component import State, component
+from recsys.features import FeatureFamily, FeatureMatrix, FeatureSet, Item, Source, UserItem
+from recsys.ranking import Examples, LambdaRank, Ranker, RetrievalOrder
+from recsys.recommender import TwoStageRecommender
+from recsys.retrieval import ALS, History, Popularity, Retriever
+from recsys.shop import ragged
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog, days
+from recsys.shop.pools import CandidatePool, Float32, Ranking
+from recsys.shop.queries import Queries, Truth
+from recsys.shop.splits import Split, Task, Window
+
+USERS, ITEMS, EVENTS = 250, 400, 6000
+SPLIT = Split(cutoff=0.75, label_cutoffs=2, label_horizon="20d", target_events=["transaction"])
+
+
+def shop(seed: int = 0) -> World:
+    """Users who come back to a few items of their own, over 100 days, with a price that changes."""
+    draw = np.random.default_rng(seed)
+    user = draw.integers(0, USERS, EVENTS)
+    own = draw.zipf(1.3, EVENTS) % 4
+    fashion = (draw.zipf(1.2, EVENTS) * 17) % ITEMS
+    item = np.where(draw.random(EVENTS) < 0.5, fashion, (user * 7 + own * 31) % ITEMS)
+    user = np.where((draw.random(EVENTS) < 0.2) & (np.arange(EVENTS) > EVENTS * 0.8), user + USERS, user)
+    kind = draw.choice(3, EVENTS, p=[0.6, 0.2, 0.2]).astype(np.int8)
+    time = np.sort(draw.integers(0, days(100), EVENTS))
+    changes = pd.DataFrame(
+        {
+            "item": np.tile(np.arange(ITEMS), 10),
+            "time": np.repeat(np.arange(10) * days(10), ITEMS),
+            "property": "price",
+            "value": [f"{price:.2f}" for price in draw.random(10 * ITEMS) * 50],
+        }
+    )
+    log = EventLog.build(user, item, kind, time, changes["item"].to_numpy(), changes["time"].to_numpy())
+    return World(log, Catalogue.build(log.items, log.item_born, changes, price="price"))
+
+
+WORLD = shop()
+FOLD = SPLIT.fold(WORLD.log)
+CUTOFF = FOLD.test.cutoff
+TEST = SPLIT.test_task(WORLD.log, FOLD.test)
+"""What the cheats read behind the back of the flow, as a module-level global can."""
+
+
+@component
+class Price(FeatureFamily):
+    """Honest: the price as of the cutoff."""
+
+    def __post_init__(self) -> None:
+        self.price = np.empty(0, dtype=np.float32)
+
+    def columns(self, sources: tuple[str, ...]) -> tuple[str, ...]:
+        return ("price",)
+
+    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+        self.price = self.read(catalogue)
+
+    def read(self, catalogue: Catalogue) -> Float32:
+        return catalogue.price
+
+    def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
+        out[:, 0] = self.price[pool.item]
+
+
+@component
+class Linear(Ranker):
+    """Ridge regression of the grades: a ranker that is fitted in no time."""
+
+    def __post_init__(self) -> None:
+        self.weight = np.empty(0)
+
+    def fit(self, windows: Sequence[Examples]) -> None:
+        values = np.concatenate([_filled(window.features) for window in windows]).astype(np.float64)
+        grade = np.concatenate([window.grade for window in windows])
+        self.weight = np.linalg.solve(values.T @ values + np.eye(values.shape[1]), values.T @ grade)
+
+    def score(self, features: FeatureMatrix) -> Float32:
+        return (_filled(features) @ self.weight).astype(np.float32)
+
+    def state(self) -> State:
+        return {"weight": self.weight}
+
+
+def _filled(features: FeatureMatrix) -> Float32:
+    return np.nan_to_num(features.values, nan=0.0)
+
+
+TREES = {"trees": 20, "early_stopping": 10, "threads": 1, "min_data_in_leaf": 10, "leaves": 7}
+
+
+def honest(retriever: Retriever | None = None, ranker: Ranker | None = None, **cheats: FeatureFamily) -> TwoStageRecommender:
+    families: dict[str, FeatureFamily] = {
+        "source": Source(),
+        "user_item": UserItem(),
+        "item": Item(),
+        "price": Price(),
+        **cheats,
+    }
+    features = FeatureSet(families=list(families), definitions=families)
+    return TwoStageRecommender(
+        retriever or Popularity(),
+        features,
+        ranker or Linear(),
+        candidates=60,
+    )
+
+
+def failures(build: Callable[[], TwoStageRecommender], split: Split = SPLIT) -> dict[str, str]:
+    checks, _, _ = audit(WORLD, split, build)
+    return {check.name: check.finding for check in checks if check.outcome == "fail"}
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: honest(ALS(factors=8, iterations=3, threads=1)),
+        lambda: honest(ranker=LambdaRank(**TREES)),
+        lambda: honest(History(), RetrievalOrder()),
+        lambda: honest(Popularity(window_days=None, seen="drop_touched"), RetrievalOrder()),
+    ],
+)
+def test_honest_recommenders_pass(build: Callable[[], TwoStageRecommender]) -> None:
+    checks, lists, task = audit(WORLD, SPLIT, build)
+    assert [check for check in checks if check.outcome == "fail"] == []
+    assert lists is not None
+    assert len(lists) == len(task.queries)
+    assert "no leak found" in verdict(checks)
+
+
+@component
+class _Cheat(Retriever):
+    """Proposes what `wanted` gives: (row, item, score) of each proposal; then popular items."""
+
+    name: ClassVar[str] = "cheat"
+
+    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+        self.log = log
+        self.popular = np.bincount(log.item, minlength=log.n_items).astype(np.float32)
+
+    def scores(self, queries: Queries) -> np.ndarray:
+        return np.tile(self.popular / self.popular.max(), (len(queries), 1))
+
+    def retrieve(self, queries: Queries, k: int) -> Ranking:
+        score = self.scores(queries)
+        row, item = np.divmod(np.arange(score.size), score.shape[1])
+        return Ranking.from_rows(row, item.astype(np.int32), score.ravel().astype(np.float32), len(queries), k)
+
+
+@component
+class GlobalLog(_Cheat):
+    """Looks up what its users will do in a log that it holds in a global."""
+
+    def scores(self, queries: Queries) -> np.ndarray:
+        score = super().scores(queries)
+        future = WORLD.log.between(queries.time, queries.time + days(20))
+        for row, user in enumerate(queries.user):
+            bought = future.item[future.user == user]
+            score[row, bought[bought < score.shape[1]]] += 1
+        return score
+
+
+@component
+class GlobalPopularity(_Cheat):
+    """Popular in the future, by a global."""
+
+    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+        end = int(log.time[-1]) + 1
+        future = WORLD.log.between(end, end + days(20))
+        self.popular = np.bincount(future.item, minlength=WORLD.log.n_items)[: log.n_items].astype(np.float32)
+
+
+@component
+class BehindTheView(_Cheat):
+    """Reads the whole log from which the past is a view."""
+
+    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+        whole = log.item if log.item.base is None else log.item.base
+        self.popular = np.bincount(whole, minlength=log.n_items)[: log.n_items].astype(np.float32)
+
+
+@component
+class WholeVocabulary(_Cheat):
+    """Reads the ids of items to come, which a prefix of the vocabulary shares."""
+
+    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+        super().fit(log, catalogue)
+        self.popular = self.popular + np.float32(len(log.users._all))
+        self.popular[len(log.users._all) % log.n_items] += 1000
+
+
+@component
+class Dice(_Cheat):
+    """Does not leak, but draws without a seed: nothing can be shown of it."""
+
+    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+        self.popular = np.random.default_rng().random(log.n_items).astype(np.float32)
+
+
+@component
+class InjectedTruth(Popularity):
+    """Adds the truth to the pool as candidates that no source proposed."""
+
+    def pool(self, queries: Queries, k: int) -> CandidatePool:
+        pool = Popularity.pool(self, queries, k)
+        if queries.time != CUTOFF:
+            return pool
+        row = ragged.row_numbers(TEST.truth.indptr)
+        known = TEST.truth.item < WORLD.log.before(CUTOFF).n_items
+        missing = known & ~np.isin(TEST.truth.key, pool.key)
+        rows, items = np.r_[pool.row, row[missing]], np.r_[pool.item, TEST.truth.item[missing]]
+        order = np.lexsort((items, rows))
+        more = int(missing.sum())
+        return CandidatePool(
+            ragged.from_sorted(rows[order], pool.n_queries),
+            items[order],
+            pool.sources,
+            np.hstack([pool.rank, np.zeros((1, more), np.int16)])[:, order],
+            np.hstack([pool.score, np.full((1, more), np.nan, np.float32)])[:, order],
+            np.r_[pool.fusion, np.zeros(more, np.float32)][order],
+        )
+
+
+@pytest.mark.parametrize(
+    ("cheat", "found_by"),
+    [
+        (GlobalLog, "lists from an uninformative past"),
+        (GlobalPopularity, "lists from an uninformative past"),
+        (BehindTheView, "future deleted"),
+        (WholeVocabulary, "future deleted"),
+        (InjectedTruth, "injected candidates"),
+        (Dice, "same seed, same result"),
+    ],
+)
+@pytest.mark.parametrize("ranker", [Linear, RetrievalOrder])
+def test_retrievers_that_cheat_are_caught(cheat: type[Retriever], found_by: str, ranker: type[Ranker]) -> None:
+    assert found_by in failures(lambda: honest(cheat(), ranker()))
+
+
+@component
+class FuturePopularity(Price):
+    """Counts the events of an item after the cutoff too: its view's base is the whole log."""
+
+    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+        self.price = np.bincount(log.item.base if log.item.base is not None else log.item, minlength=log.n_items).astype(
+            np.float32
+        )
+
+
+@component
+class GlobalFuturePopularity(FuturePopularity):
+    """The same by a global variable, out of reach for what changes the data."""
+
+    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+        future = WORLD.log.between(CUTOFF, FOLD.test.end)
+        self.price = np.bincount(future.item, minlength=WORLD.log.n_items).astype(np.float32)
+
+
+@component
+class CentredWindow(FuturePopularity):
+    """Events of an item from a week before the cutoff to a week after it."""
+
+    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+        item, time = (a if a.base is None else a.base for a in (log.item, log.time))
+        near = np.abs(time - int(log.time[-1])) < days(7)
+        self.price = np.bincount(item[near], minlength=WORLD.log.n_items).astype(np.float32)
+
+
+@component
+class CentredInTraining(FuturePopularity):
+    """A centred window at the label cutoffs alone: nothing after the test cutoff, but the labels leak into training."""
+
+    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+        item, time = (a if a.base is None else a.base for a in (log.item, log.time))
+        near = (np.abs(time - int(log.time[-1])) < days(7)) & (time < CUTOFF)
+        self.price = np.bincount(item[near], minlength=WORLD.log.n_items).astype(np.float32)
+
+
+@component
+class FuturePrice(Price):
+    """The last price of all, not the last one before the cutoff."""
+
+    def read(self, catalogue: Catalogue) -> Float32:
+        item, value = (a if a.base is None else a.base for a in (catalogue.item, catalogue.value))
+        price = np.zeros(catalogue.n_items, dtype=np.float32)
+        known = item < catalogue.n_items
+        price[item[known]] = value[known]
+        return price
+
+
+@component
+class TruthItself(Price):
+    """1 for the right answer."""
+
+    def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
+        bought = WORLD.log.between(queries.time, queries.time + days(20))
+        out[:, 0] = np.isin(queries.user[pool.row] * 1000 + pool.item, bought.user * 1000 + bought.item)
+
+
+@pytest.mark.parametrize(
+    ("cheat", "found_by"),
+    [
+        (FuturePopularity, "future deleted"),
+        (FuturePopularity, "future scrambled"),
+        (GlobalFuturePopularity, "features from an uninformative past"),
+        (CentredWindow, "future deleted"),
+        (CentredInTraining, "label window scrambled"),
+        (FuturePrice, "future deleted"),
+        (TruthItself, "features from an uninformative past"),
+    ],
+)
+def test_features_that_cheat_are_caught(cheat: type[FeatureFamily], found_by: str) -> None:
+    found = failures(lambda: honest(cheat=cheat()))
+    assert found_by in found
+    if "uninformative" in found_by:
+        assert "cheat__" in found[found_by]
+    else:
+        assert "feature" in found[found_by]
+
+
+@component
+class LabelsOfTheTest(Split):
+    """Teaches the ranker the test's answers under the name of an older window."""
+
+    def label_task(self, log: EventLog, window: Window) -> Task:
+        task = self._task(log, FOLD.test, "window", ["transaction"], 1)
+        history = log.before(window.cutoff)
+        known = task.queries.user < history.n_users
+        users = task.queries.user[known]
+        return replace(
+            task, window=window, queries=Queries.at(history, users, window.cutoff), truth=task.truth.take(known.nonzero()[0])
+        )
+
+
+@component
+class LateLabels(Split):
+    """Label windows that reach into the test window."""
+
+    def fold(self, log: EventLog):  # type: ignore[no-untyped-def]
+        fold = Split.fold(self, log)
+        return replace(fold, labels=(Window(CUTOFF - days(10), CUTOFF + days(10)),))
+
+
+@pytest.mark.parametrize("split", [LabelsOfTheTest, LateLabels])
+def test_labels_of_the_test_window_are_caught(split: type[Split]) -> None:
+    settings = {name: value for name, value in SPLIT.settings().items() if name != "_target_"}
+    assert "training labels" in failures(honest, split(**settings))
+
+
+@component
+class LearntTheTest(Linear):
+    """Learns the test window instead of what it is given, by globals."""
+
+    def fit(self, windows: Sequence[Examples]) -> None:
+        history = WORLD.log.before(CUTOFF)
+        recommender = honest()
+        recommender.retriever.fit(history, WORLD.catalogue.before(CUTOFF))
+        recommender.features.fit(history, WORLD.catalogue.before(CUTOFF))
+        pool = recommender.retriever.pool(TEST.queries, 60)
+        Linear.fit(self, [Examples(recommender.features.compute(pool, TEST.queries), TEST.truth)])
+
+
+@component
+class KnowsTheAnswer(Linear):
+    """Lifts the right answers when it scores."""
+
+    def score(self, features: FeatureMatrix) -> Float32:
+        pool = features.pool
+        return Linear.score(self, features) + 100 * TEST.truth.grade_of(pool.row, pool.item)
+
+
+@pytest.mark.parametrize(
+    ("cheat", "found_by"),
+    [(LearntTheTest, "shuffled labels"), (KnowsTheAnswer, "features from an uninformative past")],
+)
+def test_rankers_that_cheat_are_caught(cheat: type[Ranker], found_by: str) -> None:
+    found = failures(lambda: honest(ranker=cheat()))
+    assert found_by in found
+
+
+@component
+class Constant(RetrievalOrder):
+    def score(self, features: FeatureMatrix) -> Float32:
+        return np.zeros(len(features.pool), dtype=np.float32)
+
+
+def test_a_result_that_rests_on_ties_is_told() -> None:
+    checks, _, _ = audit(WORLD, SPLIT, lambda: honest(ranker=Constant()))
+    ties = next(check for check in checks if check.name == "ties")
+    assert ties.outcome == "warn"
+    assert ties.evidence["best"]["hit_rate"] > ties.evidence["worst"]["hit_rate"] == 0
+    assert "look at: ties" in verdict(checks)
+
+
+def test_the_past_of_a_world_without_future_is_the_same_past() -> None:
+    gone = without_future(WORLD, CUTOFF)
+    for world in (gone, scrambled_future(WORLD, CUTOFF)):
+        assert world.log.before(CUTOFF).fingerprint == WORLD.log.before(CUTOFF).fingerprint
+        assert np.array_equal(world.catalogue.before(CUTOFF).price, WORLD.catalogue.before(CUTOFF).price, equal_nan=True)
+    assert gone.log.time.max() < CUTOFF
+    assert gone.log.item.base is None
+    assert len(gone.catalogue) == len(WORLD.catalogue.before(CUTOFF))
+
+
+def test_a_scrambled_future_is_another_future() -> None:
+    log = scrambled_future(WORLD, CUTOFF).log
+    future = log.time >= CUTOFF
+    assert future.sum() == (WORLD.log.time >= CUTOFF).sum()
+    assert (log.item[future] == WORLD.log.item[future]).mean() < 0.05
+    assert (np.diff(log.time) >= 0).all()
+
+
+def test_the_uninformative_past_keeps_users_and_times_and_exchanges_items() -> None:
+    past, log = WORLD.log.before(CUTOFF), uninformative_past(WORLD, CUTOFF).log
+    assert np.array_equal(log.user, past.user)
+    assert np.array_equal(log.time, past.time)
+    assert np.array_equal(np.sort(np.bincount(log.item, minlength=log.n_items)), np.sort(np.bincount(past.item)))
+    assert (log.item == past.item).mean() < 0.05
+
+
+def test_percentiles_worked_by_hand() -> None:
+    row = np.array([0, 0, 0, 1, 1, 1, 1, 2])
+    value = np.array([3.0, 1.0, 2.0, 5.0, 5.0, np.nan, 9.0, 4.0])
+    assert percentile(row, value).tolist() == [1, 0, 0.5, 0.5, 0.5, 0, 1, 0.5]
+
+
+def test_edge_is_the_exact_standard_score() -> None:
+    row = np.repeat(np.arange(2), 3)
+    auc, z = edge(row, np.array([0.0, 1, 2, 0, 1, 2]), np.array([2, 5]))
+    assert auc == 1
+    assert z == pytest.approx(1 / np.sqrt(2 / 6))  # percentiles 0, ½, 1 have the variance 1/6, twice
+
+
+def test_hits_are_compared_with_the_same_truth_of_other_items() -> None:
+    rows = np.arange(100)
+    truth = Truth(np.arange(101), (rows * 20).astype(np.int32), np.ones(100, np.float32))
+    hit, by_chance, p = hits_beyond_chance(truth.key, truth, 2000)
+    assert (hit, p) == (100, pytest.approx(1 / 20_499))
+    assert by_chance == pytest.approx(1, abs=0.2)  # 1 of 100 numbers of a block, 100 times
+    same_list = np.sort(np.concatenate([(rows << 32) | item for item in range(0, 2000, 7)]))
+    assert hits_beyond_chance(same_list, truth, 2000)[2] > 0.01
+
+
+def test_chance_raises_few_false_alarms() -> None:
+    draw = np.random.default_rng(5)
+    p = []
+    for seed in range(200):
+        item = np.sort(draw.integers(0, 500, 80)).astype(np.int32)
+        truth = Truth(np.arange(81), item, np.ones(80, np.float32))
+        popular = draw.choice(500, 10, replace=False)
+        keys = np.sort(np.concatenate([(np.arange(80) << 32) | i for i in popular]))
+        p.append(hits_beyond_chance(keys, truth, 500, seed)[2])
+    assert np.mean(np.array(p) < 0.05) <= 0.09
+
+
+def test_among_random_items_each_target_stands_once() -> None:
+    row, item, chosen = among_random(TEST.truth, WORLD.log.n_items, each=10)
+    keys = (row << 32) | item
+    assert (np.diff(keys) > 0).all()
+    assert np.isin(keys[chosen], TEST.truth.key).all()
+    assert np.isin(np.delete(keys, chosen), TEST.truth.key).sum() == 0
+    assert len(np.unique(item[chosen])) == len(chosen)
+
+
+def test_a_certificate_says_what_failed() -> None:
+    checks = [Check("past", "pass", "fine"), Check("future deleted", "fail", "the lists are not the same")]
+    values = certificate(checks, {"config_hash": "abc"})
+    assert values["clean"] is False
+    assert values["verdict"] == "LEAKS: the lists are not the same"
+    assert values["config_hash"] == "abc"
+    assert [check["outcome"] for check in values["checks"]] == ["pass", "fail"]

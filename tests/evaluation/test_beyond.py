@@ -1,0 +1,104 @@
+"""Beyond accuracy, by hand on a shop of four items."""
+
+from math import sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.evaluation import beyond
+from recsys.evaluation.evidence import Past
+from recsys.retrieval.random import Random
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog
+from recsys.shop.kinds import EventKind
+from recsys.shop.pools import Ranking
+from recsys.shop.queries import Queries, Truth
+
+VIEW, _, TRANSACTION = EventKind
+# users a to d; item 0 is known to a, b, c and d, item 1 to a and b, item 2 to a, item 3 to d
+EVENTS = [("a", 0, VIEW), ("b", 0, VIEW), ("c", 0, VIEW), ("d", 0, VIEW), ("a", 1, TRANSACTION), ("b", 1, VIEW), ("a", 2, VIEW)]
+EVENTS += [("d", 3, VIEW)]
+
+
+def shop() -> tuple[Past, Queries]:
+    user, item, kind = zip(*EVENTS, strict=True)
+    log = EventLog.build(np.array(user, object), np.array(item), np.array(kind, np.int8), np.arange(len(EVENTS)))
+    empty = Catalogue.empty(log.items, log.item_born)
+    past = Past.of(log, empty, 100)
+    past = Past(past.log, past.users, past.head, past.fresh, np.array([0, 1, 1, -1], np.int32))
+    return past, Queries.at(log, log.users.numbers(["a", "c"]), 100)
+
+
+def lists(*rows: list[int]) -> Ranking:
+    item = np.array(rows, dtype=np.int32)
+    return Ranking(item, np.where(item >= 0, 1, -np.inf).astype(np.float32))
+
+
+def judged(shown: Ranking, expected: Ranking) -> dict[str, list[float]]:
+    past, queries = shop()
+    truth = Truth(np.array([0, 1, 2]), np.array([1, 3], np.int32), np.ones(2, np.float32))
+    return {name: value.tolist() for name, value in beyond.per_query(shown, queries, truth, past, expected).items()}
+
+
+def test_every_figure_by_hand():
+    found = judged(lists([0, 1, 2], [1, 3, -1]), lists([0, 1, -1], [0, 1, -1]))
+    assert found["unseen"] == [0, 1]
+    assert found["repeat"] == [pytest.approx(1 / 3), 0]
+    assert found["self_information"] == pytest.approx([(0 + 1 + 2) / 3, (1 + 2) / 2])
+    assert found["long_tail"] == pytest.approx([2 / 3, 1])  # item 0 alone takes half of the events
+    assert found["serendipity"] == [0, 0.5]  # c's target 3 is new to c, and nobody would have expected it
+    assert found["popularity_lift"] == pytest.approx([0, 1.5 / 4 - 1])
+    assert found["diversity_category"][0] == pytest.approx(2 / 3)
+    assert np.isnan(found["diversity_category"][1])  # the category of item 3 is not known
+    cosines = [2 / sqrt(4 * 2), 1 / sqrt(4 * 1), 1 / sqrt(2 * 1)]
+    assert found["diversity_covisitation"] == pytest.approx([1 - sum(cosines) / 3, 1], abs=1e-6)
+
+
+def test_a_list_of_nothing_has_no_figures():
+    found = judged(lists([-1, -1], [0, -1]), lists([-1, -1], [-1, -1]))
+    assert all(np.isnan(value[0]) for value in found.values())
+    assert found["self_information"][1] == 0
+
+
+def test_coverage_and_gini_by_hand():
+    past, _ = shop()
+    assert beyond.of_all_lists(lists([0, 1], [0, 1]), past) == {"coverage": 0.5, "gini": 0.5}
+    assert beyond.of_all_lists(lists([0, 1], [2, 3]), past) == {"coverage": 1, "gini": 0}
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=20).filter(any))
+def test_gini_is_half_the_mean_difference_over_the_mean(counts: list[int]):
+    values = np.array(counts)
+    wanted = np.abs(values[:, None] - values).mean() / (2 * values.mean())
+    assert beyond.gini(values) == pytest.approx(wanted)
+
+
+def test_random_lists_hold_each_item_once_and_differ_between_users():
+    past, queries = shop()
+    source = Random(seed=3)
+    source.fit(past.log, Catalogue.empty(past.log.items, past.log.item_born))
+    shown = source.retrieve(queries, 6)
+    assert [sorted(row) for row in shown.item.tolist()] == [[-1, -1, 0, 1, 2, 3]] * 2
+    many = Queries.at(past.log, np.arange(4, dtype=np.int32), 100)
+    assert len({tuple(row) for row in source.retrieve(many, 4).item.tolist()}) > 1
+    assert source.retrieve(queries, 3).item.tolist() == shown.item[:, :3].tolist()
+
+
+def test_random_lists_leave_out_what_seen_forbids():
+    _, queries = shop()
+    source = Random(seen="drop_touched")
+    source.item = np.arange(4, dtype=np.int32)
+    assert [sorted(row) for row in source.retrieve(queries, 4).item.tolist()] == [[-1, -1, -1, 3], [-1, 1, 2, 3]]
+    source.item = np.empty(0, dtype=np.int32)
+    assert (source.retrieve(queries, 4).item == -1).all()
+
+
+def test_random_items_come_equally_often():
+    users = np.arange(5000, dtype=np.int32)
+    queries = Queries(users, 100, np.zeros(5001, np.int64), *[np.empty(0, np.int32)] * 3)
+    source = Random()
+    source.item = np.random.default_rng(0).permutation(20).astype(np.int32)
+    counts = np.bincount(source.retrieve(queries, 5).item.ravel(), minlength=20)
+    assert counts.min() > 0.9 * 5000 * 5 / 20

@@ -1,0 +1,227 @@
+"""The waterfall, the ceiling and what each source is worth: by hand, by brute force, and what has to hold for any pool."""
+
+from itertools import chain, combinations
+from math import factorial, log2
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.evaluation import attribution, diagnosis, metrics
+from recsys.evaluation.evidence import Evidence, Past
+from recsys.shop import ragged
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog
+from recsys.shop.kinds import EventKind
+from recsys.shop.pools import CandidatePool, Ranking
+from recsys.shop.queries import Queries, Truth
+
+VIEW, ADDTOCART, TRANSACTION = EventKind
+N_ITEMS, DAY = 8, 86_400_000
+
+
+def ranking(rows: list[list[int]], k: int) -> Ranking:
+    item = np.array([[*row, *[-1] * (k - len(row))] for row in rows], dtype=np.int32).reshape(len(rows), k)
+    return Ranking(item, np.where(item >= 0, -np.arange(k), -np.inf).astype(np.float32))
+
+
+def truth(rows: list[list[int]], grade: float = 1) -> Truth:
+    item = np.array([i for row in rows for i in sorted(row)], dtype=np.int32)
+    return Truth(ragged.from_counts(np.array([len(row) for row in rows])), item, np.full(len(item), grade, np.float32))
+
+
+def shop(histories: list[list[tuple[int, EventKind]]]) -> tuple[Past, Queries]:
+    """A query a history; items 0 to 7 are known, each seen once by a user who asks nothing, long ago."""
+    users = [0] * N_ITEMS + [u + 1 for u, events in enumerate(histories) for _ in events]
+    items = [*range(N_ITEMS), *(item for events in histories for item, _ in events)]
+    kinds = [VIEW] * N_ITEMS + [kind for events in histories for _, kind in events]
+    times = np.arange(len(users)) + 50 * DAY * (np.arange(len(users)) >= N_ITEMS)
+    log = EventLog.build(np.array(users), np.array(items), np.array(kinds, np.int8), times)
+    now = 60 * DAY
+    numbers = log.users.numbers([u + 1 for u in range(len(histories))])
+    return Past.of(log, Catalogue.empty(log.items, log.item_born), now), Queries.at(log, numbers, now)
+
+
+def evidence(
+    targets: list[list[int]],
+    sources: dict[str, list[list[int]]],
+    listed: list[list[int]],
+    budget: int,
+    histories: list[list[tuple[int, EventKind]]] | None = None,
+    depth: int = N_ITEMS,
+) -> Evidence:
+    past, queries = shop(histories or [[(0, VIEW)] for _ in targets])
+    deep = CandidatePool.from_rankings({name: ranking(rows, depth) for name, rows in sources.items()})
+    lists = ranking(listed, depth)
+    return Evidence.collect(past, queries, truth(targets), deep.top(budget), deep, lists, budget=budget, depth=depth)
+
+
+def test_every_stage_by_hand():
+    seen = evidence(
+        targets=[[99], [5], [6], [2], [1], [0]],
+        histories=[[(0, VIEW)], [], [(0, VIEW)], [(0, VIEW)], [(0, VIEW)], [(0, VIEW)]],
+        sources={"s": [[0, 1, 2], [], [0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1, 2]]},
+        listed=[[0, 1], [], [0, 1], [0, 1], [0, 1], [0, 1]],
+        budget=2,
+    )
+    names = list(diagnosis.STAGES)
+    assert [names[i] for i in diagnosis.stage(seen, k=1)] == [
+        "cold_item",
+        "cold_user",
+        "not_retrieved",
+        "cut",
+        "ranked_below",
+        "hit",
+    ]
+    shares = diagnosis.waterfall(seen, k=1)
+    assert [shares[name].tolist() for name in names] == np.eye(6).tolist()
+
+
+def test_a_query_with_several_targets_is_divided_by_the_places_it_has():
+    seen = evidence(targets=[[0, 1, 2, 3, 98]], sources={"s": [[0, 1, 2]]}, listed=[[0, 7, 1]], budget=2)
+    shares = {name: float(value[0]) for name, value in diagnosis.waterfall(seen, k=3).items()}
+    # three right places: all of them could be warm targets, three targets were found, two pooled, and both are listed
+    wanted = {"cold_item": 0, "cold_user": 0, "not_retrieved": 0, "cut": 1 / 3, "ranked_below": 0, "hit": 2 / 3}
+    assert shares == pytest.approx(wanted)
+
+
+lists_of_items = st.lists(st.integers(0, N_ITEMS - 1), unique=True, max_size=N_ITEMS)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Evidence:
+    n = draw(st.integers(1, 4))
+    sources = {
+        name: draw(st.lists(lists_of_items, min_size=n, max_size=n)) for name in draw(st.sampled_from(["a", "ab", "abc"]))
+    }
+    budget = draw(st.integers(1, 5))
+    targets = draw(st.lists(st.lists(st.integers(0, N_ITEMS + 1), unique=True, min_size=1, max_size=5), min_size=n, max_size=n))
+    deep = CandidatePool.from_rankings({name: ranking(rows, N_ITEMS) for name, rows in sources.items()})
+    pool = deep.top(budget)
+    shuffled = [draw(st.permutations(pool.item[a:b].tolist())) for a, b in zip(pool.indptr[:-1], pool.indptr[1:], strict=True)]
+    return evidence(targets, sources, shuffled, budget)
+
+
+@given(cases(), st.integers(1, 4))
+def test_the_waterfall_adds_up_and_no_stage_gives_back(seen: Evidence, k: int):
+    shares = diagnosis.waterfall(seen, k)
+    assert sum(shares.values()) == pytest.approx(np.ones(len(seen)))
+    assert min(share.min() for share in shares.values()) >= 0
+    some_hit = metrics.per_query(seen.ranking, seen.truth, [k])[f"hit_rate_at_{k}"] > 0
+    assert ((shares["hit"] > 0) == some_hit).all()
+
+
+@given(cases(), st.integers(1, 4))
+def test_no_order_of_the_candidates_beats_the_ceiling(seen: Evidence, k: int):
+    figures = diagnosis.values(seen, k)
+    got = metrics.per_query(seen.ranking, seen.truth, [k])
+    for name in (f"hit_rate_at_{k}", f"ndcg_at_{k}"):
+        assert (got[name] <= figures[f"ceiling/{name}"] + 1e-12).all()
+    for ratio, _ in diagnosis.efficiency(seen, figures, k).values():
+        assert np.nanmax(ratio, initial=0) <= 1
+
+
+def test_the_ceiling_puts_the_best_candidates_first():
+    past, queries = shop([[(0, VIEW)]])
+    graded = Truth(np.array([0, 3]), np.array([1, 2, 3], np.int32), np.array([1, 4, 2], np.float32))
+    pool = CandidatePool.from_rankings({"s": ranking([[0, 1, 3]], 4)})
+    seen = Evidence.collect(past, queries, graded, pool, pool, ranking([[0, 1, 3]], 4), budget=4, depth=4)
+    figures = diagnosis.values(seen, k=2)
+    best, all_of_it = 2 + 1 / log2(3), 4 + 2 / log2(3)
+    assert figures["ceiling/ndcg_at_2"].tolist() == pytest.approx([best / all_of_it])
+    got = (1 / log2(3)) / all_of_it
+    ratio, weight = diagnosis.efficiency(seen, figures, k=2)["efficiency/ndcg_at_2"]
+    assert (ratio * weight).tolist() == pytest.approx([got])
+
+
+@given(cases())
+def test_shapley_values_add_up_to_the_recall_of_all_sources(seen: Evidence):
+    values = attribution.values(seen)
+    total = sum(values[f"attribution/{name}/shapley"] for name in seen.sources)
+    assert total == pytest.approx(seen.share(seen.pooled))
+    for name in seen.sources:
+        solo, exclusive, fair = (values[f"attribution/{name}/{what}"] for what in ("solo", "exclusive", "shapley"))
+        assert (exclusive <= fair + 1e-12).all()
+        assert (fair <= solo + 1e-12).all()
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=6))
+def test_shapley_values_are_those_of_all_coalitions(rows: list[list[bool]]):
+    found = np.array(rows).T
+    players = range(len(found))
+    for player in players:
+        others = [p for p in players if p != player]
+        value = np.zeros(found.shape[1])
+        for coalition in chain.from_iterable(combinations(others, size) for size in range(len(others) + 1)):
+            weight = factorial(len(coalition)) * factorial(len(others) - len(coalition)) / factorial(len(found))
+            before = found[list(coalition)].any(axis=0)
+            value += weight * ((before | found[player]).astype(float) - before)
+        assert attribution.shapley(found)[player] == pytest.approx(value)
+
+
+def test_sources_that_find_the_same_are_worth_the_same():
+    rows = [[0, 1], [2], [5]]
+    seen = evidence([[1], [2], [3]], {"a": rows, "b": rows}, [[], [], []], budget=4)
+    values = attribution.values(seen)
+    assert values["attribution/a/shapley"].tolist() == values["attribution/b/shapley"].tolist() == [0.5, 0.5, 0]
+    assert values["attribution/a/exclusive"].tolist() == [0, 0, 0]
+    assert attribution.jaccard(seen.found_by).tolist() == [[1, 1], [1, 1]]
+
+
+def test_overlap_by_hand():
+    found = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]], dtype=bool)
+    assert attribution.jaccard(found).tolist() == [[1, pytest.approx(1 / 3), 0], [pytest.approx(1 / 3), 1, 0], [0, 0, 0]]
+
+
+def test_leaving_a_source_out_fills_the_pool_from_the_others():
+    # Budget 2. Both sources' first items fill it; without b, the target at a's second place moves up.
+    seen = evidence([[1], [4]], {"a": [[0, 1], [0, 4]], "b": [[4, 5], [4, 0]]}, [[], []], budget=2)
+    values = attribution.values(seen)
+    assert seen.pooled.tolist() == [False, True]
+    assert values["attribution/b/leave_one_out"].tolist() == [-1, 0]
+    assert values["attribution/b/exclusive"].tolist() == [0, 0]
+
+
+@given(rows=st.lists(st.lists(lists_of_items, min_size=3, max_size=3), min_size=2, max_size=4), budget=st.integers(1, 5))
+def test_leaving_a_source_out_is_the_pool_made_without_it(rows: list[list[list[int]]], budget: int):
+    sources = {f"s{i}": lists for i, lists in enumerate(rows)}
+    seen = evidence([[0, 1], [2, 3], [4, 99]], sources, [[], [], []], budget)
+    for s, name in enumerate(seen.sources):
+        others = {each: ranking(lists, N_ITEMS) for each, lists in sources.items() if each != name}
+        key = CandidatePool.from_rankings(others).top(budget).key
+        assert seen.found_without[s].tolist() == np.isin(seen.truth.key, key).tolist()
+
+
+@given(cases())
+def test_what_only_one_source_found_is_lost_without_it(seen: Evidence):
+    for s, name in enumerate(seen.sources):
+        only = seen.found_by[s] & (seen.found_by.sum(axis=0) == 1)
+        assert not seen.found_without[s][only].any()
+        if len(seen.sources) == 1:
+            assert attribution.values(seen)[f"attribution/{name}/leave_one_out"] == pytest.approx(seen.share(seen.pooled))
+
+
+def test_cohorts_split_queries_and_targets():
+    histories = [[(0, VIEW)], [(1, ADDTOCART), (1, VIEW)], [(2, ADDTOCART), (2, TRANSACTION), (3, VIEW)]]
+    seen = evidence([[0], [2], [3, 4]], {"s": [[0], [0], [3]]}, [[0], [0], [3]], budget=2, histories=histories)
+    figures = diagnosis.values(seen, k=1)
+
+    def cohort(name: str) -> list[float | None]:
+        return [None if np.isnan(v) else v for v in figures[f"cohort/{name}/hit_rate_at_1"].tolist()]
+
+    assert cohort("history/1_event") == [1, None, None]
+    assert cohort("history/2_to_4_events") == [None, 0, 1]
+    assert cohort("cart/with") == [None, 0, None]
+    assert cohort("target/revisit") == [1, None, 1]
+    assert cohort("target/discovery") == [None, 0, 0]
+
+
+def test_folds_pool_to_what_their_queries_give_together():
+    one = evidence([[0], [1]], {"a": [[0], [0]]}, [[0], [0]], budget=1)
+    two = evidence([[2, 3]], {"a": [[3, 2]]}, [[3]], budget=1)
+    pooled = Evidence.concat([one, two])
+    parts = [diagnosis.values(each, 1) for each in (one, two)]
+    for name, value in diagnosis.values(pooled, 1).items():
+        if all(name in part for part in parts):
+            np.testing.assert_array_equal(value, np.concatenate([part[name] for part in parts]))
