@@ -57,7 +57,7 @@ display(pd.Series(dataset.summary(), name=dataset.name).to_frame())
 # A split cuts the log once. Everything is learnt from events before the cutoff; the purchases after it are the right answers.
 
 # %%
-fold = Split().fold(log)
+fold = Split().fold(dataset)
 day = log.time // MILLISECONDS_PER_DAY
 days_shown = np.arange(day[0], day[-1] + 1).astype("datetime64[D]")
 
@@ -145,7 +145,7 @@ plt.show()
 # what somebody looked at last (`retriever=history`) is hard to beat; the rest is discovery.
 
 # %%
-task = Split().test_task(log, fold.test)
+task = Split().test_task(dataset, fold.test)
 revisit = metrics.revisit(task.queries, task.truth)
 display(pd.Series(task.funnel, name="users").to_frame())
 print(f"{revisit.mean():.0%} of {len(revisit):,} right answers are revisits")

@@ -54,9 +54,9 @@ DATASET = Synthetic(scale=0.05)
 dataset = DATASET.load()
 log, catalogue = dataset.log, dataset.catalogue
 split = Split(label_cutoffs=2)
-fold = split.fold(log)
-test = split.test_task(log, fold.test)
-labels = [split.label_task(log, window) for window in fold.labels]
+fold = split.fold(dataset)
+test = split.test_task(dataset, fold.test)
+labels = [split.label_task(dataset, window) for window in fold.labels]
 print(f"{dataset.name}: {len(log):,} events of {log.n_users:,} users and {log.n_items:,} products")
 print(f"test window {fold.test}: {len(test.queries):,} queries, {test.truth.count.mean():.1f} right answers each")
 for label in labels:
@@ -65,8 +65,9 @@ for label in labels:
 # %% [markdown]
 # ## First stage: several sources, one pool
 #
-# `log.before(t)` holds nothing of what comes after: it is all that a retriever gets. Each source proposes what it is good at,
-# the union orders all of it by the sum of the reciprocal ranks, and the pool remembers who proposed what, at which rank.
+# `shop.before(t)` holds nothing of what comes after: it is all that a retriever gets. Each source proposes what it is
+# good at, the union orders all of it by the sum of the reciprocal ranks, and the pool remembers who proposed what, at which
+# rank.
 
 # %%
 cutoff = fold.test.cutoff
@@ -79,7 +80,7 @@ hybrid = retrieval.Hybrid(
         "popularity": retrieval.Popularity(window_days=28),
     },
 )
-hybrid.fit(log.before(cutoff), catalogue.before(cutoff))
+hybrid.fit(dataset.before(cutoff))
 pool = hybrid.pool(test.queries, 200)
 print(f"{len(pool):,} candidates, {len(pool) / pool.n_queries:.0f} a query")
 
@@ -117,7 +118,7 @@ plt.show()
 # %%
 families = {"source": features.Source(), "user_item": features.UserItem(), "item": features.Item(), "user": features.User()}
 described = features.FeatureSet(families=list(families), definitions=families)
-described.fit(log.before(cutoff), catalogue.before(cutoff))
+described.fit(dataset.before(cutoff))
 first = pool.block(0, 1).top(8)
 matrix = described.compute(first, test.queries.block(0, 1))
 table = pd.DataFrame(matrix.values, columns=matrix.names, index=pd.Index(log.items.own(first.item), name="item"))
@@ -135,7 +136,7 @@ print(f"{len(matrix.names)} features; rank 0: not proposed by this source")
 # %%
 ranker = LambdaRank(trees=200, learning_rate=0.1, leaves=15)
 model = TwoStageRecommender(hybrid, described, ranker, candidates=200)
-model.fit(log, catalogue, cutoff, labels)
+model.fit(dataset, cutoff, labels)
 pool = model.pool(test.queries)
 lists = {
     "popularity": model.retriever.definitions["popularity"].retrieve(test.queries, 10),

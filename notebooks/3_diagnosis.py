@@ -52,9 +52,9 @@ DATASET = Synthetic(scale=0.05)
 # %%
 dataset = DATASET.load()
 split = Split(label_cutoffs=2)
-fold = split.fold(dataset.log)
-test = split.test_task(dataset.log, fold.test)
-labels = [split.label_task(dataset.log, window) for window in fold.labels]
+fold = split.fold(dataset)
+test = split.test_task(dataset, fold.test)
+labels = [split.label_task(dataset, window) for window in fold.labels]
 families = {"source": features.Source(), "user_item": features.UserItem(), "item": features.Item(), "user": features.User()}
 evaluation = Evaluation(
     candidate_ks=[10, 20, 50, 100, 200, 500],
@@ -67,7 +67,7 @@ def run(retriever, candidates=100):
     described = features.FeatureSet(families=list(families), definitions=families)
     ranker = LambdaRank(trees=200, learning_rate=0.1, leaves=15)
     model = TwoStageRecommender(retriever, described, ranker, candidates)
-    model.fit(dataset.log, dataset.catalogue, fold.test.cutoff, labels)
+    model.fit(dataset, fold.test.cutoff, labels)
     return summarise([judge_fold(evaluation, model, dataset, test, Stages())], k=10, seed=0)
 
 

@@ -59,7 +59,7 @@ DATASET = Synthetic(scale=0.05)
 dataset = DATASET.load()
 log, end = dataset.log, int(dataset.log.time[-1]) + 1
 split = Split(label_cutoffs=2)
-fold = split.fold(log)
+fold = split.fold(dataset)
 later = end - fold.test.cutoff
 windows = [replace(window, cutoff=window.cutoff + later, end=window.end + later) for window in fold.labels]
 families = {"source": features.Source(), "user_item": features.UserItem(), "item": features.Item(), "user": features.User()}
@@ -76,7 +76,7 @@ model = TwoStageRecommender(
     LambdaRank(trees=100, learning_rate=0.1, leaves=15),
     candidates=100,
 )
-model.fit(log, dataset.catalogue, end, [split.label_task(log, window) for window in windows])
+model.fit(dataset, end, [split.label_task(dataset, window) for window in windows])
 print(f"{dataset.name}: a model that knows all up to {pd.Timestamp(log.time[-1], unit='ms'):%Y-%m-%d %H:%M}")
 
 # %% [markdown]

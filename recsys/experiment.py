@@ -122,19 +122,18 @@ def _run(parts: Parts, config: Mapping[str, Any], folder: Path, tracked: Run, st
         dataset = kept.load(parts.dataset, parts.cache)
     console.print(terminal.counts(f"\n{dataset.name}", dataset.summary()))
     tracked.dataset(dataset)
-    log, catalogue = dataset.log, dataset.catalogue
     with stages("split"):
-        folds = parts.split.folds(log)
+        folds = parts.split.folds(dataset)
     judged: list[JudgedFold] = []
     recommender = TwoStageRecommender(parts.retriever, parts.features, parts.ranker, config["candidates"], parts.cache)
     for i, fold in enumerate(folds):
         with stages("split"):
-            test = parts.split.test_task(log, fold.test)
-            labels = [parts.split.label_task(log, window) for window in fold.labels] if parts.ranker.learns else []
+            test = parts.split.test_task(dataset, fold.test)
+            labels = [parts.split.label_task(dataset, window) for window in fold.labels] if parts.ranker.learns else []
         console.print(terminal.counts(f"\ntest window {fold.test}", test.funnel))
-        if fold.test.end > log.time[-1] + 1:
+        if fold.test.end > dataset.log.time[-1] + 1:
             console.print("[yellow]The test window reaches past the last event: what happens after that cannot count.[/]")
-        recommender.fit(log, catalogue, fold.test.cutoff, labels, stages)
+        recommender.fit(dataset, fold.test.cutoff, labels, stages)
         judged.append(judge_fold(parts.evaluation, recommender, dataset, test, stages, i))
     with stages("statistics"):
         judgement = summarise(judged, parts.evaluation.k, config["seed"])
@@ -186,9 +185,9 @@ def _refit(parts: Parts, recommender: TwoStageRecommender, dataset: Dataset, new
     end = int(dataset.log.time[-1]) + 1
     later = end - newest.test.cutoff
     windows = [Window(label.cutoff + later, label.end + later) for label in newest.labels] if parts.ranker.learns else []
-    labels = [parts.split.label_task(dataset.log, window) for window in windows]
+    labels = [parts.split.label_task(dataset, window) for window in windows]
     with stages("refit"):
-        recommender.fit(dataset.log, dataset.catalogue, end, labels, Stages())
+        recommender.fit(dataset, end, labels, Stages())
         _ = recommender.retriever, recommender.features  # both are fitted when they are first wanted
 
 

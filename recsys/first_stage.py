@@ -12,17 +12,16 @@ from recsys.cache import NoCache, Stage
 from recsys.component import Component
 from recsys.features import FeatureMatrix, FeatureSet
 from recsys.retrieval import Retriever
-from recsys.shop.catalogue import Catalogue
-from recsys.shop.events import EventLog
 from recsys.shop.pools import CandidatePool
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 from recsys.stages import Stages
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 class FirstStage:
-    """Candidates and their features for queries at `cutoff`, from what the log and the catalogue hold before it.
+    """Candidates and their features for queries at `cutoff`, from what was known of the shop before it.
 
     The given retriever and features are templates: copies of them are fitted, so that one cutoff does not disturb another. A
     retriever that was fitted at an earlier cutoff is a template too, and what it learned there is gone on from.
@@ -32,8 +31,7 @@ class FirstStage:
         self,
         retriever: Retriever,
         features: FeatureSet,
-        log: EventLog,
-        catalogue: Catalogue,
+        shop: Shop,
         cutoff: int,
         cache: NoCache,
         stages: Stages,
@@ -41,8 +39,8 @@ class FirstStage:
         self.template = retriever
         """The retriever as given, then as fitted: the template for a later cutoff."""
         self._features, self._cache, self._stages = features, cache, stages
-        self._past = log.before(cutoff), catalogue.before(cutoff)
-        self._identity = lambda: (log.fingerprint, catalogue.fingerprint, cutoff)
+        self._past = shop.before(cutoff)
+        self._identity = lambda: (shop.fingerprint, cutoff)
         self.seconds: dict[str, float] = {}
         """What the newest pool and its features took when they were made, be it in an earlier run."""
 
@@ -52,7 +50,7 @@ class FirstStage:
 
         def fit() -> Retriever:
             fresh = self.template.twin()
-            fresh.fit(*self._past)
+            fresh.fit(self._past)
             return fresh
 
         with self._stages("retriever fit"):
@@ -65,7 +63,7 @@ class FirstStage:
 
         def fit() -> FeatureSet:
             fresh = deepcopy(self._features)
-            fresh.fit(*self._past)
+            fresh.fit(self._past)
             return fresh
 
         with self._stages("features fit"):

@@ -101,11 +101,11 @@ def judge_fold(
     """Ask every system the fold's queries. The recommender has to be fitted at the fold's cutoff."""
     depth, queries, truth = max(evaluation.ks), test.queries, test.truth
     budget, retriever = recommender.candidates, recommender.retriever
-    past, known = dataset.log.before(queries.time), dataset.catalogue.before(queries.time)
+    past = dataset.before(queries.time)
     with stages("baselines"):
         answers: dict[str, Ranking] = {}
         for name, baseline in evaluation.baselines.items():
-            baseline.fit(past, known)
+            baseline.fit(past)
             answers[name] = baseline.retrieve(queries, max(depth, budget))
     lists = {name: ranking.top(depth) for name, ranking in answers.items()}
     pool = recommender.pool(queries)
@@ -137,7 +137,7 @@ def judge_fold(
             recall |= metrics.candidate_recall(deep, truth, deeper)
         accuracy |= {f"candidates/{name}": each for name, each in recall.items()}
         accuracy["candidates/count"] = np.diff(pool.indptr).astype(np.float64)
-        shop = Past.of(past, known, queries.time)
+        shop = Past.of(past, queries.time)
         other, overall = _beyond(lists, test, shop, evaluation.k)
         evidence = Evidence.collect(
             shop,

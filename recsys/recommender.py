@@ -19,11 +19,11 @@ from recsys.features import FeatureMatrix, FeatureSet
 from recsys.first_stage import FirstStage
 from recsys.ranking import Examples, Ranker
 from recsys.retrieval import Retriever
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
 from recsys.shop.identity import Vocabulary
 from recsys.shop.pools import CandidatePool, Float32, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 from recsys.shop.splits import Task
 from recsys.stages import Stages
 
@@ -60,20 +60,18 @@ class TwoStageRecommender:
         self._retriever, self._features, self.ranker, self.candidates = retriever, features, ranker, candidates
         self._first: FirstStage | None = None
         self.cache = cache or NoCache()
-        self.history: EventLog | None = None
+        self.past: Shop | None = None
         self.cutoff = 0
-        self._catalogue: Catalogue | None = None
         self._products: pa.Table | None = None
 
     def fit(
         self,
-        log: EventLog,
-        catalogue: Catalogue,
+        shop: Shop,
         cutoff: int,
         labels: Sequence[Task] = (),
         stages: Stages | None = None,
     ) -> "TwoStageRecommender":
-        """Fit both stages for queries at `cutoff`, from events before it; `labels` are the label windows' tasks, oldest first.
+        """Fit both stages for queries at `cutoff`, from what was known before it; `labels`: the label windows' tasks, in order.
 
         Raises `ValueError` when a label window reaches past the cutoff, `DataError` when a ranker that learns is given none.
         """
@@ -82,7 +80,7 @@ class TwoStageRecommender:
             raise ValueError(f"label window {late[0]} reaches past the cutoff")
 
         def first_stage(retriever: Retriever, at: int) -> FirstStage:
-            return FirstStage(retriever, self._features, log, catalogue, at, self.cache, stages)
+            return FirstStage(retriever, self._features, shop, at, self.cache, stages)
 
         retriever = self._retriever
         if self.ranker.learns:
@@ -99,8 +97,8 @@ class TwoStageRecommender:
                     retriever = first.template
             with stages("ranker fit"):
                 self.ranker.fit(windows)
-        self._first, self.history, self.cutoff = first_stage(retriever, cutoff), log.before(cutoff), cutoff
-        self._catalogue, self._products = catalogue.before(cutoff), None
+        self._first, self.past, self.cutoff = first_stage(retriever, cutoff), shop.before(cutoff), cutoff
+        self._products = None
         return self
 
     @property
@@ -122,13 +120,12 @@ class TwoStageRecommender:
     def products(self) -> pa.Table:
         """What was known at the cutoff, a row an item number: the shop's `id`, `name`, `category`, `price`; null: unknown."""
         if self._products is None:
-            history = self._fitted()
-            known = self._catalogue or Catalogue.empty(history.items, history.item_born)
+            known = self._fitted().catalogue
             category = np.append(known.tree.category.ids.astype(object), np.array([None]))[known.category]
             texts = {"name": known.names(), "category": category}
             columns = {name: pa.array(values, type=pa.string()) for name, values in texts.items()}
             price = pa.array(known.price, from_pandas=True)
-            self._products = pa.table({"id": history.items.ids, **columns, "price": price})
+            self._products = pa.table({"id": self.history.items.ids, **columns, "price": price})
         return self._products
 
     def pool(self, queries: Queries, candidates: int | None = None) -> CandidatePool:
@@ -147,24 +144,27 @@ class TwoStageRecommender:
 
     def queries(self, users: Sequence[object] | npt.NDArray[np.generic]) -> Queries:
         """Queries at the cutoff for users given by their own ids; unknown ones have an empty history."""
-        history = self._fitted()
-        return Queries.at(history, history.users.numbers(users), self.cutoff)
+        return Queries.at(self.history, self.history.users.numbers(users), self.cutoff)
 
     def recommend(self, users: Sequence[object] | npt.NDArray[np.generic], k: int = 10) -> Recommendations:
         """The `k` best items for each user, by own ids. Raises `NotFittedError` before `fit` or `load`."""
-        history = self._fitted()
         queries = self.queries(users)
         ranking = self.rank(self.pool(queries), queries, k)
-        return Recommendations(np.asarray(users), history.items.own(ranking.item), ranking.score)
+        return Recommendations(np.asarray(users), self.history.items.own(ranking.item), ranking.score)
 
-    def _fitted(self) -> EventLog:
-        if self.history is None:
+    @property
+    def history(self) -> EventLog:
+        """The log before the cutoff. Raises `NotFittedError` before `fit` or `load`."""
+        return self._fitted().log
+
+    def _fitted(self) -> Shop:
+        if self.past is None:
             raise NotFittedError("TwoStageRecommender: fit or load before recommending")
-        return self.history
+        return self.past
 
     def save(self, folder: Path) -> None:
         """Write the model into `folder`, whole or not at all: arrays, text and Parquet only."""
-        history = self._fitted()
+        history = self.history
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
             draft = Path(scratch) / "model"
@@ -207,7 +207,7 @@ class TwoStageRecommender:
         arrays = [events[name].to_numpy() for name in ("user", "item", "kind", "time")]
         vocabularies = [Vocabulary(table["id"].to_numpy()) for table in (users, items)]
         born = [table["born"].to_numpy() for table in (users, items)]
-        model.history = EventLog(*arrays, *vocabularies, *born)
+        model.past = Shop.of(EventLog(*arrays, *vocabularies, *born))
         model.cutoff = values["cutoff"]
         if (products := folder / "products.parquet").is_file():
             model._products = pq.read_table(products)

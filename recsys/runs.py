@@ -126,7 +126,7 @@ def describe(name: str, tracked: Run, dataset: Dataset, tests: Sequence[Task], r
         "url": tracked.url,
         "dataset": {
             "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
+            "fingerprint": dataset.log.fingerprint,
             "source": hide(dataset.source),
             "summary": dataset.summary(),
         },

@@ -119,7 +119,7 @@ class Row:
         return {"part": part, **asdict(self), "ratio": self.ratio, "promised": self.promised, **(promise or {})}
 
 
-class Shop:
+class Bench:
     """A synthetic shop of a scale, with what several parts ask of it."""
 
     def __init__(self, scale: float) -> None:
@@ -143,7 +143,7 @@ class Shop:
     def task(self) -> Task:
         """Users who come back in the last four weeks, and what they touch then."""
         split = Split(target_events=list(KINDS))  # type: ignore[call-arg]
-        task = split.test_task(self.log, Window(self.end - days(28), self.end))
+        task = split.test_task(self.dataset, Window(self.end - days(28), self.end))
         n = min(len(task.queries), max(int(QUERIES * self.scale), 50))
         some = np.linspace(0, len(task.queries) - 1, n).astype(np.int64)
         return Task(task.window, task.queries.take(some), task.truth.take(some), task.funnel)
@@ -167,7 +167,7 @@ class Shop:
     def fitted(self, retriever: Retriever, cutoff: int | None = None) -> Retriever:
         """The retriever, fitted on what came before the cutoff; none: on everything."""
         at = self.end if cutoff is None else cutoff
-        retriever.fit(self.log.before(at), self.dataset.catalogue.before(at))
+        retriever.fit(self.dataset.before(at))
         return retriever
 
     @cached_property
@@ -195,7 +195,7 @@ def seconds(*works: Callable[[], object]) -> list[float]:
     return [min(mine) for mine in taken]
 
 
-def peers(shop: Shop) -> Iterator[Row]:
+def peers(shop: Bench) -> Iterator[Row]:
     """Fit and top 200 of als, bpr and item_knn, against implicit's own."""
     from implicit.cpu.als import AlternatingLeastSquares
     from implicit.cpu.bpr import BayesianPersonalizedRanking
@@ -242,7 +242,7 @@ def peers(shop: Shop) -> Iterator[Row]:
         yield from _neighbours(shop, similarity, kind)
 
 
-def _neighbours(shop: Shop, similarity: Any, kind: type) -> Iterator[Row]:
+def _neighbours(shop: Bench, similarity: Any, kind: type) -> Iterator[Row]:
     from implicit.nearest_neighbours import ItemItemRecommender, NearestNeighboursScorer
 
     log, queries, what = shop.log, shop.queries, f"item_knn, {similarity}"
@@ -271,12 +271,12 @@ def summed(
     return sparse.csr_matrix((kind_weights(SIGNAL_WEIGHTS)[kind], (row, item)), shape=shape)
 
 
-def _fit(shop: Shop, what: str, own: Retriever, peer: Callable[[], object]) -> Row:
+def _fit(shop: Bench, what: str, own: Retriever, peer: Callable[[], object]) -> Row:
     mine, other = seconds(lambda: shop.fitted(own), peer)
     return Row(f"{what}: fit", mine, "implicit's fit", other, AS_FAST)
 
 
-def _top(shop: Shop, what: str, own: Retriever, peer: Callable[[], Int32]) -> Row:
+def _top(shop: Bench, what: str, own: Retriever, peer: Callable[[], Int32]) -> Row:
     mine, other = seconds(lambda: own.retrieve(shop.queries, K), peer)
     agreement = overlap(own.retrieve(shop.queries, K).item, peer())
     return Row(f"{what}: top {K}", mine, "implicit's recommend", other, AS_FAST, agreement=agreement)
@@ -289,7 +289,7 @@ def overlap(own: Int32, peer: Int32) -> float:
     return float(np.isin(theirs, ours).mean())
 
 
-def fits(shop: Shop) -> Iterator[Row]:
+def fits(shop: Bench) -> Iterator[Row]:
     """Fits that count and number the whole log, and answers from counts, against one sort of the log."""
     against = "numpy sorts the log"
     for name in ("covisitation", "session_knn", "popularity"):
@@ -301,7 +301,7 @@ def fits(shop: Shop) -> Iterator[Row]:
     yield Row(f"covisitation: top {K}", own, against, shop.sort, promise, len(shop.queries) / own)
 
 
-def cutoffs(shop: Shop) -> Iterator[Row]:
+def cutoffs(shop: Bench) -> Iterator[Row]:
     """The default hybrid's sources fitted at five weekly cutoffs, one after the other, against the last alone."""
     names = shop.config["retriever"]["sources"]
     at = [shop.end - days(7 * week) for week in reversed(range(5))]
@@ -319,11 +319,11 @@ def cutoffs(shop: Shop) -> Iterator[Row]:
     yield Row("hybrid, all of its sources: five cutoffs", whole[0], "the last alone", whole[1], Promise(3, "×"))
 
 
-def features(shop: Shop) -> Iterator[Row]:
+def features(shop: Bench) -> Iterator[Row]:
     """The full set of features for 200 candidates a query, against a copy of the matrix."""
     queries, pool, cutoff = shop.task.queries, shop.union(JUDGED[:DESCRIBED], K), shop.task.window.cutoff
     made: FeatureSet = construct(shop.config["features"])
-    made.fit(shop.log.before(cutoff), shop.dataset.catalogue.before(cutoff))
+    made.fit(shop.dataset.before(cutoff))
     tracemalloc.start()
     matrix = made.compute(pool, queries).values
     peak = tracemalloc.get_traced_memory()[1]
@@ -344,7 +344,7 @@ class Prepared(Hybrid):
         return self.found[k]
 
 
-def judging(shop: Shop) -> Iterator[Row]:
+def judging(shop: Bench) -> Iterator[Row]:
     """Metrics, diagnosis, attribution, intervals and verdict on 500 candidates of ten sources, against a sort of them."""
     evaluation = construct(shop.config["evaluation"])
     deepest = max(evaluation.candidate_ks)
@@ -367,7 +367,7 @@ def judging(shop: Shop) -> Iterator[Row]:
     yield Row(f"{what} × {len(JUDGED)} sources", own, "numpy sorts the candidates", sort, Promise(10, " s"), own)
 
 
-def rerun(shop: Shop) -> Iterator[Row]:
+def rerun(shop: Bench) -> Iterator[Row]:
     """The main job once more with another ranker and everything else from the cache, against the first time."""
     with tempfile.TemporaryDirectory() as folder:
         job = [sys.executable, str(Path(cli.CONFIGS).parent / "train.py"), "tracking=none", f"dataset.scale={shop.scale:g}"]
@@ -380,15 +380,15 @@ def rerun(shop: Shop) -> Iterator[Row]:
     yield Row("another ranker", taken[1], "the first run", taken[0], Promise(30, " s"), taken[1])
 
 
-PARTS: dict[str, Callable[[Shop], Iterator[Row]]] = {
+PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     part.__name__: part for part in (peers, fits, cutoffs, features, judging, rerun)
 }
 
 
-def measure(shop: Shop, parts: Sequence[str], console: Console | None = None) -> dict[str, list[Row]]:
+def measure(shop: Bench, parts: Sequence[str], console: Console | None = None) -> dict[str, list[Row]]:
     """The rows of each part, every line of which is warmed up on a small shop first."""
     console = console or Console(quiet=True)
-    small = Shop(min(WARM_UP, shop.scale))
+    small = Bench(min(WARM_UP, shop.scale))
     rows: dict[str, list[Row]] = {}
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="implicit")
@@ -448,7 +448,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--out: there is no folder {options.out.resolve().parent}")
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     with console.status("simulating the shop …"):
-        shop = Shop(options.scale)
+        shop = Bench(options.scale)
     console.print(f"{len(shop.log):,} events, {len(shop.task.queries):,} queries, {os.cpu_count()} cores", highlight=False)
     rows = measure(shop, options.parts or list(PARTS), console)
     if options.out:

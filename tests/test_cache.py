@@ -40,15 +40,15 @@ def cache(tmp_path):
 def fits(monkeypatch):
     """The number of events that each fit of the retriever was given."""
     seen, fit = [], Popularity.fit
-    monkeypatch.setattr(Popularity, "fit", lambda self, log, known: (seen.append(len(log)), fit(self, log, known))[1])
+    monkeypatch.setattr(Popularity, "fit", lambda self, past: (seen.append(len(past.log)), fit(self, past))[1])
     return seen
 
 
 def recommended(shop, cache, candidates=30, window_days=7, half_life=7.0, leaves=7, scope=SPLIT):
     """Everything that a run makes: pool, features, scores, lists."""
-    fold = scope.fold(shop.log)
-    labels = [scope.label_task(shop.log, window) for window in fold.labels]
-    task = scope.test_task(shop.log, fold.test)
+    fold = scope.fold(shop)
+    labels = [scope.label_task(shop, window) for window in fold.labels]
+    task = scope.test_task(shop, fold.test)
     families = {"source": Source(), "user_item": UserItem(half_lives_days=[half_life])}
     model = TwoStageRecommender(
         Popularity(window_days=window_days),
@@ -56,7 +56,7 @@ def recommended(shop, cache, candidates=30, window_days=7, half_life=7.0, leaves
         LambdaRank(trees=8, leaves=leaves, min_data_in_leaf=5, threads=1),
         candidates,
         cache,
-    ).fit(shop.log, shop.catalogue, fold.test.cutoff, labels)
+    ).fit(shop, fold.test.cutoff, labels)
     pool = model.pool(task.queries)
     matrix = model.describe(pool, task.queries)
     ranking = model.rank(pool, task.queries, 10)
@@ -89,14 +89,14 @@ def test_another_ranker_refits_no_retriever_and_computes_no_feature(shop, cache,
 
 
 def test_the_saved_model_of_a_warm_run_recommends_as_the_run_did(shop, cache, tmp_path):
-    fold = SPLIT.fold(shop.log)
-    labels = [SPLIT.label_task(shop.log, window) for window in fold.labels]
+    fold = SPLIT.fold(shop)
+    labels = [SPLIT.label_task(shop, window) for window in fold.labels]
     users = shop.log.users.ids[:20]
 
     def model():
         features = FeatureSet(families=["source"], definitions={"source": Source()})
         made = TwoStageRecommender(Popularity(), features, LambdaRank(trees=5, min_data_in_leaf=5, threads=1), 20, cache)
-        return made.fit(shop.log, shop.catalogue, fold.test.cutoff, labels)
+        return made.fit(shop, fold.test.cutoff, labels)
 
     cold = model().recommend(users)
     warm = model()
@@ -125,7 +125,7 @@ def test_what_a_stage_depends_on_and_nothing_else_makes_it_anew(shop, cache, fit
 
 def test_other_data_and_other_code_make_it_anew(shop, cache, fits, monkeypatch):
     recommended(shop, cache)
-    fold = SPLIT.fold(shop.log)
+    fold = SPLIT.fold(shop)
     last = np.arange(len(shop.log)) == np.searchsorted(shop.log.time, fold.labels[0].cutoff) - 1
     other = replace(shop, log=shop.log.where(~last))
     recommended(other, cache, scope=replace(SPLIT, cutoff=np.datetime_as_string(np.datetime64(fold.test.cutoff, "ms"))))

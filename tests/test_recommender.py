@@ -13,6 +13,7 @@ from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import ALS, History
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
+from recsys.shop.shop import Shop
 from recsys.shop.splits import Split
 
 SPLIT = Split(cutoff="2015-08-15", horizon="28d", label_cutoffs=2)
@@ -29,9 +30,9 @@ def two_stages(ranker: object = None) -> TwoStageRecommender:
 
 
 def fitted(log: EventLog, catalogue: Catalogue) -> TwoStageRecommender:
-    fold = SPLIT.fold(log)
-    labels = [SPLIT.label_task(log, window) for window in fold.labels]
-    return two_stages().fit(log, catalogue, fold.test.cutoff, labels)
+    fold = SPLIT.fold(Shop.of(log))
+    labels = [SPLIT.label_task(Shop.of(log), window) for window in fold.labels]
+    return two_stages().fit(Shop.of(log, catalogue), fold.test.cutoff, labels)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def model(shop: Dataset) -> TwoStageRecommender:
 
 @pytest.fixture(scope="module")
 def users(shop: Dataset) -> np.ndarray:
-    return np.asarray(shop.log.before(SPLIT.fold(shop.log).test.cutoff).users.ids[:300])
+    return np.asarray(shop.before(SPLIT.fold(shop).test.cutoff).log.users.ids[:300])
 
 
 def scrambled(log: EventLog, cutoff: int) -> EventLog:
@@ -65,10 +66,10 @@ def scrambled(log: EventLog, cutoff: int) -> EventLog:
 def test_scrambling_all_events_after_the_cutoff_changes_no_bit(
     shop: Dataset, model: TwoStageRecommender, users: np.ndarray, tmp_path: Path
 ):
-    cutoff = SPLIT.fold(shop.log).test.cutoff
+    cutoff = SPLIT.fold(shop).test.cutoff
     log = scrambled(shop.log, cutoff)
     assert log.fingerprint != shop.log.fingerprint
-    past = shop.catalogue.before(cutoff)
+    past = shop.before(cutoff).catalogue
     other = fitted(log, past)
     mine, theirs = (each.pool(each.queries(users)) for each in (model, other))
     for name in ("indptr", "item", "rank", "score", "fusion"):
@@ -87,7 +88,7 @@ def test_scrambling_all_events_after_the_cutoff_changes_no_bit(
 
 def test_the_model_does_depend_on_the_past(shop: Dataset, model: TwoStageRecommender, users: np.ndarray):
     """Without this, the test above would pass for a model that looks at nothing."""
-    cutoff = SPLIT.fold(shop.log).test.cutoff
+    cutoff = SPLIT.fold(shop).test.cutoff
     other = fitted(scrambled(shop.log, cutoff - 86_400_000), shop.catalogue)
     assert (model.recommend(users).item != other.recommend(users).item).any()
 
@@ -102,7 +103,7 @@ def test_a_loaded_model_recommends_the_same(model: TwoStageRecommender, users: n
 
 def test_lists_are_of_known_items_without_repeats(shop: Dataset, model: TwoStageRecommender, users: np.ndarray):
     lists = model.recommend(users, 20).item
-    known = set(shop.log.before(model.cutoff).items.ids.tolist())
+    known = set(shop.before(model.cutoff).log.items.ids.tolist())
     for row in lists:
         proposed = [item for item in row if item is not None]
         assert set(proposed) <= known
@@ -115,23 +116,23 @@ def test_an_unknown_user_gets_an_empty_list_from_a_source_of_histories(model: Tw
 
 
 def test_without_a_second_stage_the_order_is_that_of_retrieval(shop: Dataset, users: np.ndarray):
-    cutoff = SPLIT.fold(shop.log).test.cutoff
-    model = TwoStageRecommender(History(), two_stages().features, RetrievalOrder()).fit(shop.log, shop.catalogue, cutoff)
+    cutoff = SPLIT.fold(shop).test.cutoff
+    model = TwoStageRecommender(History(), two_stages().features, RetrievalOrder()).fit(shop, cutoff)
     queries = model.queries(users)
     own = History().retrieve(queries, 5).item
     np.testing.assert_array_equal(model.rank(model.pool(queries), queries, 5).item, own)
 
 
 def test_a_label_window_past_the_cutoff_is_refused(shop: Dataset):
-    fold = SPLIT.fold(shop.log)
-    label = SPLIT.label_task(shop.log, fold.test)
+    fold = SPLIT.fold(shop)
+    label = SPLIT.label_task(shop, fold.test)
     with pytest.raises(ValueError, match="reaches past the cutoff"):
-        two_stages().fit(shop.log, shop.catalogue, fold.test.cutoff, [label])
+        two_stages().fit(shop, fold.test.cutoff, [label])
 
 
 def test_a_ranker_that_learns_wants_label_windows(shop: Dataset):
     with pytest.raises(DataError, match=r"set split\.label_cutoffs to 1 or more, or ranker=none"):
-        two_stages().fit(shop.log, shop.catalogue, SPLIT.fold(shop.log).test.cutoff)
+        two_stages().fit(shop, SPLIT.fold(shop).test.cutoff)
 
 
 def test_before_fit_there_is_nothing_to_recommend(tmp_path: Path):

@@ -12,7 +12,6 @@ import pandas as pd
 import recsys
 from recsys.audit.certificate import Check, certificate
 from recsys.audit.leakage import audit
-from recsys.audit.worlds import World
 from recsys.component import construct
 from recsys.datasets import Dataset, Source
 from recsys.errors import ConfigError
@@ -38,14 +37,14 @@ def certify(config: Mapping[str, Any], run: RunFolder | None = None) -> dict[str
         retriever, features, ranker = (construct(config[name], name) for name in ("retriever", "features", "ranker"))
         return TwoStageRecommender(retriever, features, ranker, config["candidates"])
 
-    checks, lists, test = audit(World(dataset.log, dataset.catalogue), split, build, seed=int(config["seed"]))
+    checks, lists, test = audit(dataset, split, build, seed=int(config["seed"]))
     if run:
         checks.insert(0, _same_as_run(run, dataset, lists, test))
     about = {
         "run": run.name if run else None,
         "config_hash": config_hash(config),
         "dataset": dataset.name,
-        "data_fingerprint": dataset.fingerprint,
+        "data_fingerprint": dataset.log.fingerprint,
         "cutoff": str(test.window),
         "queries": len(test.queries),
         "code": {"version": recsys.__version__, **git_tags(Path(__file__).parent)},
@@ -72,10 +71,10 @@ def keep(values: Mapping[str, Any], folder: Path, run: RunFolder | None = None) 
 def _same_as_run(run: RunFolder, dataset: Dataset, lists: Ranking | None, test: Task) -> Check:
     """The audited lists are those that the run kept, item for item."""
     name = "the run's own lists"
-    fingerprint = run.about.get("dataset", {}).get("fingerprint", dataset.fingerprint)
-    if fingerprint != dataset.fingerprint:
+    fingerprint = run.about.get("dataset", {}).get("fingerprint", dataset.log.fingerprint)
+    if fingerprint != dataset.log.fingerprint:
         finding = "The data are not those of the run any more, so the certificate cannot be of that run."
-        return Check(name, "fail", finding, {"run": fingerprint, "now": dataset.fingerprint})
+        return Check(name, "fail", finding, {"run": fingerprint, "now": dataset.log.fingerprint})
     if lists is None:
         return Check(name, "skipped", "There are no lists to compare.")
     kept = run.table("recommendations")

@@ -17,13 +17,14 @@ import numpy.typing as npt
 from recsys.audit._chance import among_random, edge, hits_beyond_chance, percentile
 from recsys.audit.certificate import Check
 from recsys.audit.trace import Build, Trace, trace
-from recsys.audit.worlds import World, scrambled_future, uninformative_past, without_future
+from recsys.audit.worlds import scrambled_future, uninformative_past, without_future
 from recsys.digest import digest
 from recsys.evaluation import metrics
 from recsys.ranking import Examples
 from recsys.shop import ragged
 from recsys.shop.pools import CandidatePool, Float32, Ranking
 from recsys.shop.queries import Queries, Truth, pair_key
+from recsys.shop.shop import Shop
 from recsys.shop.splits import Fold, Split, Task
 
 ALPHA = 0.002
@@ -34,15 +35,15 @@ SHUFFLES = 4
 TIES_MATTER = 0.005
 
 
-def audit(world: World, split: Split, build: Build, seed: int = 0, k: int = 10) -> tuple[list[Check], Ranking | None, Task]:
+def audit(world: Shop, split: Split, build: Build, seed: int = 0, k: int = 10) -> tuple[list[Check], Ranking | None, Task]:
     """Do every check; gives them with the lists of the world as it is (20 deep) and the task that they answer.
 
     Fits the recommender four times, its ranker a few times more. Label windows that reach past the test cutoff are not
     fitted at all: there are no lists then.
     """
-    fold = split.fold(world.log)
-    test = split.test_task(world.log, fold.test)
-    labels = [split.label_task(world.log, window) for window in fold.labels]
+    fold = split.fold(world)
+    test = split.test_task(world, fold.test)
+    labels = [split.label_task(world, window) for window in fold.labels]
     checks = [_promises(world, test), _labels_before_test(world, fold, labels, test)]
     if any(window.end > fold.test.cutoff for window in fold.labels):
         return checks, None, test
@@ -56,10 +57,11 @@ def audit(world: World, split: Split, build: Build, seed: int = 0, k: int = 10) 
     return checks, base.lists, test
 
 
-def _promises(world: World, test: Task) -> Check:
-    """`log.before(t)` and `catalogue.before(t)` show nothing of the future."""
+def _promises(world: Shop, test: Task) -> Check:
+    """`shop.before(t)` shows nothing of the future."""
     cutoff = test.window.cutoff
-    log, catalogue = world.log.before(cutoff), world.catalogue.before(cutoff)
+    past = world.before(cutoff)
+    log, catalogue = past.log, past.catalogue
     broken = {
         "an event": bool((log.time >= cutoff).any()),
         "a user": bool((log.user_born >= cutoff).any() or log.n_users != len(log.user_born)),
@@ -75,7 +77,7 @@ def _promises(world: World, test: Task) -> Check:
     return Check("past", "pass", "The past of the cutoff holds no event, user, item or property of the future.", counts)
 
 
-def _labels_before_test(world: World, fold: Fold, labels: Sequence[Task], test: Task) -> Check:
+def _labels_before_test(world: Shop, fold: Fold, labels: Sequence[Task], test: Task) -> Check:
     """Training labels are events of their own window, and every window ends by the test cutoff."""
     late = [str(window) for window in fold.labels if window.end > fold.test.cutoff]
     asked = _user_items(test)
@@ -99,8 +101,8 @@ def _labels_before_test(world: World, fold: Fold, labels: Sequence[Task], test: 
     return Check("training labels", "pass", "Every training label is an event of its window, before the test cutoff.", evidence)
 
 
-def _invariance(world: World, split: Split, fold: Fold, test: Task, build: Build, base: Trace, seed: int) -> Iterator[Check]:
-    worlds: dict[str, Callable[[], World]] = {
+def _invariance(world: Shop, split: Split, fold: Fold, test: Task, build: Build, base: Trace, seed: int) -> Iterator[Check]:
+    worlds: dict[str, Callable[[], Shop]] = {
         "deleted": lambda: without_future(world, fold.test.cutoff),
         "scrambled": lambda: scrambled_future(world, fold.test.cutoff, seed),
     }
@@ -126,16 +128,16 @@ def _invariance(world: World, split: Split, fold: Fold, test: Task, build: Build
             yield Check(name, "fail", finding, {**evidence, "differ": differ})
 
 
-def _label_features(world: World, task: Task, build: Build, seed: int) -> Check:
+def _label_features(world: Shop, task: Task, build: Build, seed: int) -> Check:
     """At the first label cutoff neither candidates nor features may depend on the labels' own window."""
     name, cutoff = "label window scrambled", task.window.cutoff
 
-    def parts(of: World) -> dict[str, str]:
+    def parts(of: Shop) -> dict[str, str]:
         recommender = build()
-        past, known = of.log.before(cutoff), of.catalogue.before(cutoff)
-        recommender.retriever.fit(past, known)
-        recommender.features.fit(past, known)
-        queries = Queries.at(past, task.queries.user, cutoff)
+        past = of.before(cutoff)
+        recommender.retriever.fit(past)
+        recommender.features.fit(past)
+        queries = Queries.at(past.log, task.queries.user, cutoff)
         pool = recommender.pool(queries)
         values = recommender.features.compute(pool, queries).values
         return {
@@ -156,7 +158,7 @@ def _label_features(world: World, task: Task, build: Build, seed: int) -> Check:
     return Check(name, "pass", "Candidates and features of the first label window do not depend on its labels.", evidence)
 
 
-def _chance(world: World, split: Split, fold: Fold, test: Task, build: Build, seed: int, k: int) -> list[Check]:
+def _chance(world: Shop, split: Split, fold: Fold, test: Task, build: Build, seed: int, k: int) -> list[Check]:
     """From a past that tells nothing, nothing may be better than chance on the true answers."""
     names = ("lists from an uninformative past", "features from an uninformative past")
     past = uninformative_past(world, fold.test.cutoff, seed)
@@ -190,14 +192,14 @@ def _chance(world: World, split: Split, fold: Fold, test: Task, build: Build, se
     return checks
 
 
-def _columns(name: str, past: World, placebo: Trace, test: Task, build: Build, seed: int) -> Check:
+def _columns(name: str, past: Shop, placebo: Trace, test: Task, build: Build, seed: int) -> Check:
     """Every feature, and the score, of true answers among random items."""
     row, item, chosen = among_random(test.truth, past.log.n_items, seed=seed)
     if len(chosen) < 10:
         return Check(name, "skipped", f"{len(chosen)} distinct targets are too few to tell.")
     cutoff = test.window.cutoff
     recommender = build()
-    recommender.features.fit(past.log.before(cutoff), past.catalogue.before(cutoff))
+    recommender.features.fit(past.before(cutoff))
     queries = Queries.at(past.log, test.queries.user, cutoff)
     draw = np.random.default_rng(seed)
     evidence = np.stack([draw.random(len(row), dtype=np.float32) for _ in placebo.pool.sources])

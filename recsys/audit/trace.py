@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys.audit.worlds import World
 from recsys.digest import digest
 from recsys.features import FeatureMatrix
 from recsys.ranking import Examples, Ranker
 from recsys.recommender import TwoStageRecommender
 from recsys.shop.pools import CandidatePool, Float32, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 from recsys.shop.splits import Fold, Split, Task
 
 Build = Callable[[], TwoStageRecommender]
@@ -51,16 +51,16 @@ class _Tap(Ranker):
         return self.inner.score(features)
 
 
-def trace(world: World, split: Split, fold: Fold, test: Task, build: Build) -> Trace:
+def trace(world: Shop, split: Split, fold: Fold, test: Task, build: Build) -> Trace:
     """Fit a new recommender in `world` and ask it what the test asks."""
     recommender = build()
     tap = _Tap(recommender.ranker)
     cutoff = fold.test.cutoff
-    labels = [split.label_task(world.log, window) for window in fold.labels] if tap.learns else []
+    labels = [split.label_task(world, window) for window in fold.labels] if tap.learns else []
     recommender.ranker = tap
-    recommender.fit(world.log, world.catalogue, cutoff, labels)
+    recommender.fit(world, cutoff, labels)
     recommender.ranker = tap.inner
-    queries = Queries.at(world.log.before(cutoff), test.queries.user, cutoff)
+    queries = Queries.at(world.before(cutoff).log, test.queries.user, cutoff)
     pool = recommender.pool(queries)
     features = recommender.describe(pool, queries)
     score = tap.inner.score(features)

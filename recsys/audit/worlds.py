@@ -4,32 +4,25 @@ What a recommender makes of the past of a cutoff has to be the same, to the last
 in which items have changed places it must not guess what was bought: what it still knows came from elsewhere.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
 from recsys.shop.identity import Vocabulary
 from recsys.shop.kinds import KINDS
+from recsys.shop.shop import Shop
 
 Whole = TypeVar("Whole", bound=np.integer)
 
 
-@dataclass(frozen=True, eq=False)
-class World:
-    """A log and its catalogue. No array is shared with another world, so nothing is reached through a view's base."""
-
-    log: EventLog
-    catalogue: Catalogue
-
-
-def without_future(world: World, cutoff: int) -> World:
+def without_future(world: Shop, cutoff: int) -> Shop:
     """The world as it was at `cutoff`: later events, births, property changes and texts are not there at all."""
-    log, catalogue = world.log.before(cutoff), world.catalogue.before(cutoff)
-    return World(
+    past = world.before(cutoff)
+    log, catalogue = past.log, past.catalogue
+    return Shop(
         EventLog(
             log.user.copy(),
             log.item.copy(),
@@ -53,21 +46,21 @@ def without_future(world: World, cutoff: int) -> World:
     )
 
 
-def scrambled_future(world: World, cutoff: int, seed: int = 0) -> World:
+def scrambled_future(world: Shop, cutoff: int, seed: int = 0) -> Shop:
     """The same past, another future: from `cutoff` on users, items, kinds, times and property values are drawn at random,
     and the ids and texts that appear there have changed places.
     """
     draw = np.random.default_rng(seed)
     log, catalogue = world.log, world.catalogue
     first, change = int(np.searchsorted(log.time, cutoff)), int(np.searchsorted(catalogue.time, cutoff))
-    past = log.before(cutoff)
+    past = world.before(cutoff).log
 
     def other(values: npt.NDArray[Whole], start: int, size: int) -> npt.NDArray[Whole]:
         tail = draw.integers(0, size, len(values) - start).astype(values.dtype)
         return np.concatenate([values[:start], tail])
 
     times = np.sort(draw.integers(cutoff, max(int(log.time[-1]), cutoff) + 1, len(log) - first))
-    return World(
+    return Shop(
         EventLog(
             other(log.user, first, log.n_users),
             other(log.item, first, log.n_items),
@@ -91,7 +84,7 @@ def scrambled_future(world: World, cutoff: int, seed: int = 0) -> World:
     )
 
 
-def uninformative_past(world: World, cutoff: int, seed: int = 0) -> World:
+def uninformative_past(world: Shop, cutoff: int, seed: int = 0) -> Shop:
     """The past of `cutoff`, with items that have changed places at random, in events and catalogue alike; no future.
 
     Users, times and kinds stay, and so does all that can be learnt, of other items. All items are born with the first event.
@@ -102,7 +95,7 @@ def uninformative_past(world: World, cutoff: int, seed: int = 0) -> World:
     item = place[log.item]
     order = np.lexsort((log.kind, item, log.user, log.time))
     born = np.full(log.n_items, min(log.time[0], log.item_born[0]) if len(log) else 0)
-    return World(
+    return Shop(
         replace(log, user=log.user[order], item=item[order], kind=log.kind[order], item_born=born),
         replace(catalogue, item=place[catalogue.item], item_born=born),
     )

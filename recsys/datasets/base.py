@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from recsys.component import Component
-from recsys.shop.catalogue import Catalogue
-from recsys.shop.events import EventLog
 from recsys.shop.kinds import KINDS
+from recsys.shop.shop import Shop
 
 
 @dataclass
@@ -33,19 +32,12 @@ class Funnel:
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
-    """A loaded shop: its log, its catalogue, how the rows of the source became events."""
+class Dataset(Shop):
+    """A shop as loaded, and how the rows of its source became events."""
 
     name: str
-    log: EventLog
-    catalogue: Catalogue
     funnel: Funnel
     source: str
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the events; two loads with one fingerprint hold the same log."""
-        return self.log.fingerprint
 
     def summary(self) -> dict[str, str | int]:
         """The funnel, then users, items, events a kind and the time range, in the order to print them."""

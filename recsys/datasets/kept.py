@@ -74,7 +74,7 @@ def from_arrays(arrays: Arrays) -> Dataset:
         available_property=available,
     )
     funnel = Funnel(list(zip(arrays["steps"].tolist(), arrays["counts"].tolist(), strict=True)))
-    return Dataset(name, log, catalogue, funnel, source)
+    return Dataset(log, catalogue, name, funnel, source)
 
 
 def _of_ids(name: str, ids: Ids) -> Arrays:

@@ -68,7 +68,7 @@ class OnlineRetail(Source):
             {"name": lines["description"].to_numpy(dtype=object), "price": _attributes.number_texts(price)},
         )
         catalogue = Catalogue.build(log.items, log.item_born, changes, name="name", price="price")
-        return Dataset("online_retail", log, catalogue, funnel, str(path))
+        return Dataset(log, catalogue, "online_retail", funnel, str(path))
 
     def _lines(self, path: Path) -> pd.DataFrame:
         columns = ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")

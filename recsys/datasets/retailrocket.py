@@ -113,7 +113,7 @@ def from_frames(
         price=PRICE,
         available=AVAILABLE,
     )
-    return Dataset(name, log, catalogue, funnel, source)
+    return Dataset(log, catalogue, name, funnel, source)
 
 
 def _category_tree(tree: pd.DataFrame, source: str) -> CategoryTree:

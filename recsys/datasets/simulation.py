@@ -93,7 +93,7 @@ class ShopSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Shop:
+class Simulated:
     """A shop in RetailRocket's schema, rows in order of time.
 
     `events`: timestamp, visitorid, event, itemid, transactionid (one an order; missing elsewhere); `properties`:
@@ -105,7 +105,7 @@ class Shop:
     tree: pd.DataFrame
 
 
-def simulate(scale: float, seed: int = 0, settings: ShopSettings | None = None) -> Shop:
+def simulate(scale: float, seed: int = 0, settings: ShopSettings | None = None) -> Simulated:
     """A shop of `scale` times RetailRocket's size: 1 is 2.76 M events, 1.4 M visitors, 235 k items with events.
 
     The same arguments give the same shop. Raises `ConfigError` for a scale too small for one purchase, and for settings
@@ -118,7 +118,7 @@ def simulate(scale: float, seed: int = 0, settings: ShopSettings | None = None) 
     shelf = _stock(rng, round(CATALOGUE * scale), settings)
     looks = _visit(rng, round(VISITORS * scale), settings)
     item = shelf.item_id[_choose(rng, looks, shelf, settings)]
-    return Shop(_events(rng, looks, item), _properties(rng, shelf), _tree(shelf))
+    return Simulated(_events(rng, looks, item), _properties(rng, shelf), _tree(shelf))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from pydantic import NonNegativeInt, PositiveFloat
 from recsys.component import component
 from recsys.datasets.base import Dataset, Funnel, Source
 from recsys.datasets.retailrocket import from_frames
-from recsys.datasets.simulation import EVENTS, VISITORS, Shop, simulate
+from recsys.datasets.simulation import EVENTS, VISITORS, Simulated, simulate
 from recsys.errors import DataError
 from recsys.shop.kinds import KINDS
 from recsys.shop.queries import pair_key
@@ -39,7 +39,7 @@ class Synthetic(Source):
         return from_frames(shop.events, shop.properties, shop.tree, name="synthetic", source=source, funnel=Funnel())
 
 
-def write(shop: Shop, folder: Path) -> None:
+def write(shop: Simulated, folder: Path) -> None:
     """Write RetailRocket's four files into `folder`, which is made: all of them or, when one cannot be written, none.
 
     Raises `DataError` when the folder or a file cannot be written.

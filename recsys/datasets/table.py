@@ -95,7 +95,7 @@ class Csv(Source):
         changes = _attributes.changes(items, time, texts)
         category, price, name = (role if role in texts else None for role in ATTRIBUTES)
         catalogue = Catalogue.build(log.items, log.item_born, changes, category=category, price=price, name=name)
-        return Dataset(self.name or path.name.split(".")[0], log, catalogue, funnel, str(path))
+        return Dataset(log, catalogue, self.name or path.name.split(".")[0], funnel, str(path))
 
     def _rows(self, table: Table, columns: dict[Role, str]) -> pd.DataFrame:
         rows = {

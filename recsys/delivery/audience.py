@@ -75,7 +75,6 @@ class Audience:
         Raises `ConfigError` for what is neither, `DataError` for a file that names nobody, no user or no proper address.
         """
         log = model.history
-        assert log is not None
         known = _contacts(contacts)[0] if contacts else {}
         text = str(users).strip()
         if text.isdigit() and int(text) > 0:

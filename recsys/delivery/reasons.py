@@ -65,7 +65,6 @@ class Explainer:
     """Gives reasons for a model's lists. Making one counts the log once; it can then be asked for any queries."""
 
     def __init__(self, model: TwoStageRecommender, products: Products, language: Language) -> None:
-        assert model.history is not None
         self._model, self._products, self._language = model, products, language
         category, self._categories = products.categories
         self._facts = Facts(model.history, model.cutoff, category)

@@ -10,12 +10,12 @@ import pandas as pd
 
 from recsys.evaluation import metrics
 from recsys.shop import ragged
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog, Int64, days
 from recsys.shop.identity import Int32
 from recsys.shop.kinds import EventKind
 from recsys.shop.pools import CandidatePool, Float64, Ranking
 from recsys.shop.queries import Queries, Truth, pair_key
+from recsys.shop.shop import Shop
 
 Mask = npt.NDArray[np.bool_]
 
@@ -27,7 +27,7 @@ FRESH_DAYS = 7
 
 @dataclass(frozen=True, eq=False)
 class Past:
-    """What the log and the catalogue before the cutoff say of each item, an array entry an item."""
+    """What was known before the cutoff of each item, an array entry an item."""
 
     log: EventLog
     users: Int64
@@ -39,8 +39,9 @@ class Past:
     category: Int32
 
     @classmethod
-    def of(cls, past: EventLog, known: Catalogue, cutoff: int) -> "Past":
-        """From a log and a catalogue that are both cut at `cutoff`."""
+    def of(cls, shop: Shop, cutoff: int) -> "Past":
+        """From what was known before `cutoff`."""
+        past = shop.log
         n = past.n_items
         pairs = pd.unique(pair_key(past.user, past.item))
         events = np.bincount(past.item, minlength=n)
@@ -51,7 +52,7 @@ class Past:
         first = np.full(n, np.iinfo(np.int64).max)
         first[past.item[::-1]] = past.time[::-1]
         users = np.bincount(pairs & 0xFFFFFFFF, minlength=n)
-        return cls(past, users, head, first >= cutoff - days(FRESH_DAYS), known.category)
+        return cls(past, users, head, first >= cutoff - days(FRESH_DAYS), shop.catalogue.category)
 
     def flag(self, values: Mask, item: Int32, unknown: bool) -> Mask:
         """`values` of these items, `unknown` for one that the past does not know."""

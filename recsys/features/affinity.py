@@ -10,11 +10,11 @@ from recsys.features.base import FeatureFamily
 from recsys.features.embedding import Int64, cosines, newest_items, profiles, unit_vectors
 from recsys.features.history import Rows, find
 from recsys.shop import ragged
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
 from recsys.shop.kinds import EventKind
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries, pair_key
+from recsys.shop.shop import Shop
 
 COLUMNS = (
     *("covisit_last", "covisit_carted", "covisit_bought"),
@@ -52,8 +52,9 @@ class Affinity(FeatureFamily):
         """See the class."""
         return COLUMNS
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Count co-visits of the past and find their directions."""
+        log = past.log
         user_item = _newest_pairs(log, self.max_user_items)
         together = (user_item.T @ user_item).tocsr()
         together.setdiag(0)

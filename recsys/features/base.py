@@ -13,10 +13,10 @@ from pydantic import Field, NonNegativeInt
 
 from recsys.component import Component, State, component
 from recsys.errors import ConfigError, nearest
-from recsys.shop.catalogue import Catalogue
-from recsys.shop.events import EventLog, Int64
+from recsys.shop.events import Int64
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 
 BLOCK = 1 << 15
 """Candidates described at once: what a family needs beside its columns is a few arrays of this length, which stay in cache."""
@@ -61,8 +61,8 @@ class FeatureFamily(Component, ABC):
     def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
         """Fill `out` (`float32[n, f]`, one row a candidate of `pool`, one column a name); the pool is one block of a larger."""
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
-        """Learn what items and users look like from the log and the catalogue, both already cut at the cutoff."""
+    def fit(self, past: Shop) -> None:
+        """Learn what items and users look like from what was known before the cutoff."""
 
 
 class DerivedFamily(Component, ABC):
@@ -114,10 +114,10 @@ class FeatureSet(Component):
         given = tuple(name for of_family in columns.values() for name in of_family)
         return columns | {name: _prefixed(name, family.columns(given)) for name, family in self._derived.items()}
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Fit every chosen family on the past."""
         for family in self._plain.values():
-            family.fit(log, catalogue)
+            family.fit(past)
 
     def compute(self, pool: CandidatePool, queries: Queries) -> FeatureMatrix:
         """The matrix of the pool's candidates, made block by block."""

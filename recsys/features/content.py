@@ -14,10 +14,10 @@ from recsys.features.embedding import cosines, newest_items, profiles, unit_vect
 from recsys.features.history import ages, find, smallest
 from recsys.shop import ragged
 from recsys.shop.catalogue import Catalogue
-from recsys.shop.events import EventLog
 from recsys.shop.kinds import EventKind
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries, pair_key
+from recsys.shop.shop import Shop
 
 LEVEL = ("events", "transactions", "share", "days_since_last")
 COLUMNS = (
@@ -58,8 +58,9 @@ class Content(FeatureFamily):
         """See the class."""
         return COLUMNS
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Take categories, prices and words of the items as of the cutoff."""
+        catalogue = past.catalogue
         self.category = np.append(catalogue.category, np.int32(-1))
         self.parent = catalogue.tree.parent_of(self.category)
         price = np.append(catalogue.price, np.float32(np.nan))

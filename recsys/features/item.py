@@ -15,6 +15,7 @@ from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, days
 from recsys.shop.kinds import KINDS, EventKind
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries, pair_key
+from recsys.shop.shop import Shop
 
 AGES = ("days_since_last", "days_since_purchase", "age_days")
 
@@ -56,8 +57,9 @@ class Item(FeatureFamily):
             *AGES,
         )
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """One row of values an item, and one for items that are not known."""
+        log, catalogue = past.log, past.catalogue
         n = log.n_items
         end = int(log.time[-1]) + 1 if len(log) else 0
         first = [int(np.searchsorted(log.time, end - days(window))) for window in self.windows_days]

@@ -5,11 +5,11 @@ import numpy as np
 from recsys.component import State, component
 from recsys.features.base import FeatureFamily, spread
 from recsys.features.history import Float64, Int64, Rows, ages, count_distinct, largest, sessions, smallest
-from recsys.shop.catalogue import Catalogue
-from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
+from recsys.shop.events import MILLISECONDS_PER_DAY
 from recsys.shop.kinds import KINDS, EventKind
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries, pair_key
+from recsys.shop.shop import Shop
 
 COLUMNS = (
     *(f"{kind}s" for kind in KINDS),
@@ -46,8 +46,9 @@ class User(FeatureFamily):
         """See the class."""
         return COLUMNS
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Take the categories of items."""
+        catalogue = past.catalogue
         self.category = np.append(catalogue.category, np.int32(-1))
 
     def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:

@@ -8,11 +8,11 @@ from recsys.component import State, component
 from recsys.features.base import FeatureFamily
 from recsys.features.history import ages, count_distinct, dwell, find, largest, sessions, smallest
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
-from recsys.shop.catalogue import Catalogue
-from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
+from recsys.shop.events import MILLISECONDS_PER_DAY
 from recsys.shop.kinds import KINDS, EventKind
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries, pair_key
+from recsys.shop.shop import Shop
 
 Float64 = npt.NDArray[np.float64]
 
@@ -68,8 +68,9 @@ class UserItem(FeatureFamily):
             *NEVER_NAN,
         )
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Mean days between two purchase days of one item by one user, of each item and of the shop."""
+        log = past.log
         bought = log.kind == EventKind.transaction
         day = log.time[bought] // MILLISECONDS_PER_DAY
         pair = pair_key(log.item[bought], log.user[bought])

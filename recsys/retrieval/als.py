@@ -11,11 +11,11 @@ from scipy import sparse
 from recsys.component import State, component
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
 from recsys.retrieval.factors import Factors, decayed, one_blas_thread, summed_pairs
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog, Int64
 from recsys.shop.identity import Int32
 from recsys.shop.pools import Float32
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,13 +69,14 @@ class ALS(Factors):
         self._shared: Factorisation | None = None
         self._solver: Any = None
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Factorise the (user, item) confidences of the log."""
+        log = past.log
         start, iterations = None, self.iterations
         if (shared := round(self.shared * iterations)) and len(log):
-            past = log.before(int(log.time[(1 << len(log).bit_length() - 1) - 1]) + 1)
-            if self._shared is None or not (len(past) == len(self._shared.log) and past.continues(self._shared.log)):
-                self._shared = self._factorise(past, shared, None)
+            oldest = past.before(int(log.time[(1 << len(log).bit_length() - 1) - 1]) + 1).log
+            if self._shared is None or not (len(oldest) == len(self._shared.log) and oldest.continues(self._shared.log)):
+                self._shared = self._factorise(oldest, shared, None)
             if len(self._shared.item):
                 start, iterations = self._shared, max(iterations - shared, 1)
         made = self._factorise(log, iterations, start)

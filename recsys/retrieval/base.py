@@ -10,11 +10,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from recsys.component import Component, component
-from recsys.shop.catalogue import Catalogue
-from recsys.shop.events import EventLog, Int64
+from recsys.shop.events import Int64
 from recsys.shop.kinds import KINDS, EventKind, Kind
 from recsys.shop.pools import CandidatePool, Float32, Float64, Ranking
 from recsys.shop.queries import Queries, pair_key
+from recsys.shop.shop import Shop
 
 Seen = Literal["keep", "drop_bought", "drop_touched"]
 KindWeights = dict[Kind, Annotated[float, Field(ge=0)]]
@@ -31,8 +31,8 @@ class Retriever(Component, ABC):
     """Which of the query's own items may be proposed: all (`keep`), not those it bought, or none that it touched."""
 
     @abstractmethod
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
-        """Learn from the log and the catalogue, both already cut at the cutoff, in place of what was learned before.
+    def fit(self, past: Shop) -> None:
+        """Learn from what was known before the cutoff, in place of what was learned before.
 
         That is replaced and not changed, since twins share it. A fit that goes on from it gives what a fresh one would.
         """

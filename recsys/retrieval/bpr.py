@@ -9,10 +9,9 @@ from scipy import sparse
 from recsys.component import component
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
 from recsys.retrieval.factors import Factors, decayed, summed_pairs
-from recsys.shop.catalogue import Catalogue
-from recsys.shop.events import EventLog
 from recsys.shop.pools import Float32
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 
 
 @component
@@ -36,8 +35,9 @@ class BPR(Factors):
     """Users with fewer distinct items are left out of the fit."""
     seed: int = 0
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Factorise the (user, item) pairs of the log."""
+        log = past.log
         from implicit.cpu.bpr import BayesianPersonalizedRanking
 
         row, item, _ = summed_pairs(log.user, log.item, kind_weights(self.weights)[log.kind])

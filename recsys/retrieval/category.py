@@ -12,10 +12,10 @@ from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_w
 from recsys.retrieval.factors import decayed
 from recsys.retrieval.item_to_item import banned
 from recsys.retrieval.sparse import SparseRows
-from recsys.shop.catalogue import Catalogue, CategoryTree
-from recsys.shop.events import EventLog
+from recsys.shop.catalogue import CategoryTree
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 
 
 @component
@@ -47,8 +47,9 @@ class Category(Retriever):
         self.category = np.empty(0, dtype=np.int32)
         self.best = SparseRows.empty()
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Popularity inside every category."""
+        log, catalogue = past.log, past.catalogue
         self.category = catalogue.category
         shape = (len(catalogue.tree), catalogue.n_items)
         age = log.time.max(initial=0) - log.time

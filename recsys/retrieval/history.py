@@ -7,10 +7,10 @@ from pydantic import Field, PositiveFloat
 
 from recsys.component import component
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, is_member, kind_weights
-from recsys.shop.catalogue import Catalogue
-from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
+from recsys.shop.events import MILLISECONDS_PER_DAY
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries, pair_key
+from recsys.shop.shop import Shop
 
 
 @component
@@ -30,7 +30,7 @@ class History(Retriever):
     max_items: Annotated[int, Field(gt=0)] | None = None
     """Most items to propose; none: as many as asked for."""
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Nothing to learn: the query brings its history."""
 
     def retrieve(self, queries: Queries, k: int) -> Ranking:

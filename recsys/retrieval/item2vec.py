@@ -11,10 +11,10 @@ from threadpoolctl import threadpool_limits
 from recsys.component import component
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
 from recsys.retrieval.factors import Factors, decayed
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
 from recsys.shop.pools import Float32
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 
 
 @component
@@ -44,8 +44,9 @@ class Item2Vec(Factors):
     scale: NonNegativeFloat = 0.5
     """Power of the singular values."""
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Count pairs, weigh them, decompose."""
+        log = past.log
         often = np.bincount(log.item, minlength=log.n_items) >= self.min_count
         self.item = np.flatnonzero(often).astype(np.int32)
         self.item_factors = np.zeros((len(self.item), self.factors), dtype=np.float32)

@@ -9,10 +9,10 @@ from recsys.component import State, component
 from recsys.retrieval._recent import RecentItems
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_weights
 from recsys.retrieval.sparse import SparseRows
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries, pair_key
+from recsys.shop.shop import Shop
 
 
 @component
@@ -40,8 +40,9 @@ class ItemToItem(Retriever):
     def __post_init__(self) -> None:
         self.matrix = SparseRows.empty()
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Learn each item's neighbours."""
+        log = past.log
         self.matrix = self.learn(log) if len(log) else SparseRows.empty()
 
     @abstractmethod

@@ -8,10 +8,10 @@ from pydantic import Field, PositiveFloat
 from recsys.component import State, component
 from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_weights
 from recsys.shop import ragged
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog, days
 from recsys.shop.pools import Float32, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 
 BLOCK = 1024
 """Queries worked on at once."""
@@ -31,8 +31,9 @@ class Popularity(Retriever):
         self.item = np.empty(0, dtype=np.int32)
         self.score = np.empty(0, dtype=np.float32)
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Score the items by the log."""
+        log = past.log
         score = self.scores(log)
         order = np.lexsort((np.arange(len(score)), -score))
         self.item = order[score[order] > 0].astype(np.int32)

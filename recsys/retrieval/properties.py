@@ -17,6 +17,7 @@ from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog, Int64
 from recsys.shop.identity import Int32
 from recsys.shop.queries import pair_key
+from recsys.shop.shop import Shop
 
 
 @component
@@ -41,10 +42,10 @@ class Properties(ItemToItem):
         super().__post_init__()
         self.words = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Compare the words of the items."""
-        self.words = _words(catalogue)
-        super().fit(log, catalogue)
+        self.words = _words(past.catalogue)
+        super().fit(past)
 
     def learn(self, log: EventLog) -> SparseRows:
         """The likeness of items that share a word, times the popularity of the second."""

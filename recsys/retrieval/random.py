@@ -6,10 +6,9 @@ import numpy as np
 
 from recsys.component import State, component
 from recsys.retrieval.base import Retriever, is_member
-from recsys.shop.catalogue import Catalogue
-from recsys.shop.events import EventLog
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries, pair_key
+from recsys.shop.shop import Shop
 
 
 @component
@@ -25,8 +24,9 @@ class Random(Retriever):
     def __post_init__(self) -> None:
         self.item = np.empty(0, dtype=np.int32)
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Shuffle the log's items."""
+        log = past.log
         self.item = np.random.default_rng(self.seed).permutation(np.unique(log.item))
 
     def retrieve(self, queries: Queries, k: int) -> Ranking:

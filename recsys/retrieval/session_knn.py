@@ -12,11 +12,11 @@ from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_w
 from recsys.retrieval.item_to_item import banned
 from recsys.retrieval.sparse import SparseRows, over_rows
 from recsys.shop import ragged
-from recsys.shop.catalogue import Catalogue
-from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, Int64
+from recsys.shop.events import MILLISECONDS_PER_DAY, Int64
 from recsys.shop.identity import Int32
 from recsys.shop.pools import Float32, Ranking
 from recsys.shop.queries import Queries, pair_key
+from recsys.shop.shop import Shop
 
 Decay = Literal["same", "div", "linear", "log", "quadratic", "exp"]
 MILLISECONDS_PER_MINUTE = 60_000
@@ -87,8 +87,9 @@ class SessionKNN(Retriever):
         self.gain = np.empty(0, dtype=np.float32)
         self.n_items = 0
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Number the sessions of two items and more, newest first, and note which hold each item."""
+        log = past.log
         weight = kind_weights(self.weights)[log.kind]
         log = log.where(weight > 0)
         user_indptr, order = log.by_user

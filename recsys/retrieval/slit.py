@@ -14,10 +14,10 @@ from recsys.retrieval.base import KindWeights, Retriever, kind_weights
 from recsys.retrieval.factors import summed_pairs
 from recsys.retrieval.item_to_item import banned
 from recsys.retrieval.sparse import SparseRows
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, Int64, days
 from recsys.shop.pools import Float32, Float64, Ranking
 from recsys.shop.queries import Queries, pair_key
+from recsys.shop.shop import Shop
 
 
 @component
@@ -67,8 +67,9 @@ class SLIT(Retriever):
     def __post_init__(self) -> None:
         self.matrix = SparseRows.empty(1)
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Solve for the most used items; the last row of the matrix is what every query begins with."""
+        log = past.log
         n_items, self.matrix = log.n_items, SparseRows.empty(log.n_items + 1)
         touched = summed_pairs(log.user, log.item, kind_weights(self.weights)[log.kind])[1]
         chosen, column = most_used(np.bincount(touched, minlength=n_items), self.max_items, self.min_users)
@@ -78,7 +79,7 @@ class SLIT(Retriever):
         now = int(log.time[-1]) + 1
         horizon = max(min(days(self.horizon_days), (now - int(log.time[0])) // 3), 1)
         gram, cross = np.zeros((n + 1, n + 1), dtype=np.float32, order="F"), np.zeros((n + 1, n), dtype=np.float32, order="F")
-        for x, y, known in self._transitions(log, column, n, now, horizon):
+        for x, y, known in self._transitions(past, column, n, now, horizon):
             weighed = sparse.diags_array(1 / np.sqrt(np.diff(y.indptr))) @ x
             gram += (weighed.T @ x).toarray()
             cross += (weighed.T @ y).toarray()
@@ -93,12 +94,12 @@ class SLIT(Retriever):
         )
 
     def _transitions(
-        self, log: EventLog, column: Int64, n: int, now: int, horizon: int
+        self, past: Shop, column: Int64, n: int, now: int, horizon: int
     ) -> Iterator[tuple[sparse.csr_array, sparse.csr_array, Float64]]:
         """Of each cutoff, newest first: x with a 1 behind it, y before the popularity is taken off, and that popularity."""
-        cutoff = now - horizon
+        log, cutoff = past.log, now - horizon
         while cutoff - horizon >= int(log.time[0]):
-            before, after = log.before(cutoff), self._targets(log, column, cutoff, cutoff + horizon)
+            before, after = past.before(cutoff).log, self._targets(log, column, cutoff, cutoff + horizon)
             known, asked = np.zeros((2, log.n_users), dtype=bool)
             known[before.user] = True
             after = after.where(known[after.user])

@@ -11,11 +11,11 @@ from recsys.component import State, component
 from recsys.errors import ConfigError, nearest
 from recsys.retrieval.base import Retriever
 from recsys.shop import ragged
-from recsys.shop.catalogue import Catalogue
-from recsys.shop.events import EventLog, days
+from recsys.shop.events import days
 from recsys.shop.kinds import Kind
 from recsys.shop.pools import MAX_RANK, RRF_CONSTANT, CandidatePool, Float64, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 from recsys.shop.splits import Split, Task, Window
 
 BLOCK = 4096
@@ -92,13 +92,13 @@ class Hybrid(Retriever):
         self.weight = {name: self.weights.get(name, 1.0) for name in self.sources}
         self.plan: Plan = [(name, quotas[name]) for name in self.sources if name in quotas]
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Fit every source; where something is to be learned, first on the past of the stretch to learn from."""
         self._as_configured()
         if self.budget == "learn" or self.fusion == "learned":
-            self._learn(log, catalogue)
+            self._learn(past)
         for name in self.asked:
-            self.definitions[name].fit(log, catalogue)
+            self.definitions[name].fit(past)
 
     def retrieve(self, queries: Queries, k: int) -> Ranking:
         """The first `k` in the order of the union; the scores are those of the fusion."""
@@ -145,14 +145,14 @@ class Hybrid(Retriever):
     def _evidence(self, queries: Queries, depth: int) -> CandidatePool:
         return CandidatePool.from_rankings({name: self.definitions[name].retrieve(queries, depth) for name in self.asked})
 
-    def _learn(self, log: EventLog, catalogue: Catalogue) -> None:
+    def _learn(self, past: Shop) -> None:
         """Set `weight` and `plan` by the last days of the log; they stay as configured where these hold nothing to learn."""
-        task = self._held_out(log)
+        task = self._held_out(past)
         if task is None:
             return
-        past = task.window.cutoff
+        earlier = past.before(task.window.cutoff)
         for name in self.sources:
-            self.definitions[name].fit(log.before(past), catalogue.before(past))
+            self.definitions[name].fit(earlier)
         rankings = {name: self.definitions[name].retrieve(task.queries, self.depth) for name in self.sources}
         pool = CandidatePool.from_rankings(rankings)
         share = np.where(task.truth.grade_of(pool.row, pool.item) > 0, 1 / task.truth.count[pool.row], 0)
@@ -163,14 +163,15 @@ class Hybrid(Retriever):
         if self.budget == "learn":
             self.plan = _greedy_plan(pool, share, [name for name in self.sources if self.weight[name]], self.learn_candidates)
 
-    def _held_out(self, log: EventLog) -> Task | None:
+    def _held_out(self, past: Shop) -> Task | None:
+        log = past.log
         if not len(log):
             return None
         first, end = int(log.time[0]), int(log.time[-1]) + 1
         window = Window(end - min(days(self.learn_horizon_days), (end - first) // 4), end)
         if window.cutoff in (first, end):
             return None
-        task = Split(label_events=self.learn_events).label_task(log, window)  # type: ignore[call-arg]
+        task = Split(label_events=self.learn_events).label_task(past, window)  # type: ignore[call-arg]
         return task if len(task.queries) else None
 
     def state(self) -> State:

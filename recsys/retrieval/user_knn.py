@@ -10,11 +10,11 @@ from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_w
 from recsys.retrieval.item_to_item import banned
 from recsys.retrieval.sparse import SparseRows
 from recsys.shop import ragged
-from recsys.shop.catalogue import Catalogue
-from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, Int8, Int64
+from recsys.shop.events import MILLISECONDS_PER_DAY, Int8, Int64
 from recsys.shop.identity import Int32
 from recsys.shop.pools import Float32, Ranking
 from recsys.shop.queries import Queries, pair_key
+from recsys.shop.shop import Shop
 
 FEWEST_ITEMS = 2
 """A user with fewer distinct items is nobody's neighbour: the query already has the one that they share."""
@@ -51,8 +51,9 @@ class UserKNN(Retriever):
         self.user: Int64 = np.empty(0, dtype=np.int64)
         self.idf: Float32 = np.empty(0, dtype=np.float32)
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         """Weigh every user's items, and note which users hold each item."""
+        log = past.log
         now = int(log.time[-1]) + 1 if len(log) else 0
         taste, newest = self._taste(log.user, log.item, log.kind, log.time, log.n_users, now)
         holders = np.bincount(taste.item, minlength=log.n_items)

@@ -10,15 +10,14 @@ import numpy.typing as npt
 
 from recsys.delivery.letter import Reason
 from recsys.delivery.reasons import Explainer
-from recsys.errors import NotFittedError
 from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import Popularity
 from recsys.shop import ragged
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import Int8, Int64
 from recsys.shop.identity import Ids, Int32
 from recsys.shop.pools import Float32
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 
 Reasons = tuple[Reason, ...]
 
@@ -58,11 +57,9 @@ class Advisor:
     """
 
     def __init__(self, model: TwoStageRecommender, language: str = "en") -> None:
-        if model.history is None:
-            raise NotFittedError("Advisor: fit or load the model before asking it")
         self.model, self.history, self._language = model, model.history, language
         popular = Popularity(window_days=28)  # type: ignore[call-arg]
-        popular.fit(self.history, Catalogue.empty(self.history.items, self.history.item_born))
+        popular.fit(Shop.of(self.history))
         self._popular = popular.item, popular.score
 
     @cached_property

@@ -133,8 +133,8 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.time)
 
-    def before(self, t: int) -> "Catalogue":
-        """What was known before `t` (changes with `time < t`, items born before `t`, the texts that they use), as a view."""
+    def _before(self, t: int) -> "Catalogue":
+        """Of `Shop.before`: changes with `time < t`, items born before `t`, the texts that they use, as a view."""
         end = int(np.searchsorted(self.time, t))
         n_items = int(np.searchsorted(self.item_born, t))
         return Catalogue(

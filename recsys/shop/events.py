@@ -86,8 +86,8 @@ class EventLog:
         """Number of items that have appeared, in an event or in the catalogue."""
         return len(self.items)
 
-    def before(self, t: int) -> "EventLog":
-        """The past of `t` (events with `time < t`), as a view: O(log n)."""
+    def _before(self, t: int) -> "EventLog":
+        """Of `Shop.before`: events with `time < t`, as a view, O(log n)."""
         return self._slice(0, int(np.searchsorted(self.time, t)), t)
 
     def between(self, start: int, end: int) -> "EventLog":

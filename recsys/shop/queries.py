@@ -28,12 +28,12 @@ class Queries:
 
     @classmethod
     def at(cls, history: EventLog, users: Int32, time: int) -> "Queries":
-        """Queries of these users at `time`, with their events in `history`, which has to be `log.before(time)`.
+        """Queries of these users at `time`, with their events in `history`, which has to be `shop.before(time).log`.
 
         Raises `ValueError` when `history` holds events at or after `time`.
         """
         if len(history) and history.time[-1] >= time:
-            raise ValueError("history reaches past the query time: pass log.before(time)")
+            raise ValueError("history reaches past the query time: pass shop.before(time).log")
         user_indptr, order = history.by_user
         indptr, positions = ragged.take(user_indptr, users)
         events = order[positions]

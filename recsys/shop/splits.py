@@ -4,7 +4,7 @@
                   ───── history ─────────┤c₂── label window ──┤        label windows end before the test cutoff t
                             ──────────── history ─────────────────┤t────── test window ──────┤
 
-At each cutoff all that may be used is `log.before(cutoff)`; what is asked for happens in the window that begins there.
+At each cutoff all that may be used is `shop.before(cutoff)`; what is asked for happens in the window that begins there.
 """
 
 import re
@@ -21,6 +21,7 @@ from recsys.shop import ragged
 from recsys.shop.events import EventLog
 from recsys.shop.kinds import KINDS, EventKind, Kind
 from recsys.shop.queries import Queries, Truth, pair_key
+from recsys.shop.shop import Shop
 
 Grade = Annotated[float, Field(gt=0)]
 Target = Literal["next", "window"]
@@ -121,12 +122,13 @@ class Split(Component):
             raise ValueError(f"a span can't be negative, found {value!r}")
         return value
 
-    def folds(self, log: EventLog) -> tuple[Fold, ...]:
-        """The folds on this log, oldest first: here one."""
-        return (self.fold(log),)
+    def folds(self, shop: Shop) -> tuple[Fold, ...]:
+        """The folds on this shop's log, oldest first: here one."""
+        return (self.fold(shop),)
 
-    def fold(self, log: EventLog, back: int = 0) -> Fold:
-        """The windows on this log, all of them `back` milliseconds earlier than the config says."""
+    def fold(self, shop: Shop, back: int = 0) -> Fold:
+        """The windows on this shop's log, all of them `back` milliseconds earlier than the config says."""
+        log = shop.log
         first, last = int(log.time[0]), int(log.time[-1])
         newest_test = self._cutoff(log)
         length_of_test = last + 1 - newest_test if self.horizon is None else _milliseconds(self.horizon)
@@ -151,17 +153,17 @@ class Split(Component):
             )
         return Fold(labels, Window(cutoff, end))
 
-    def test_task(self, log: EventLog, window: Window) -> Task:
+    def test_task(self, shop: Shop, window: Window) -> Task:
         """What the test window asks. Raises `ConfigError` when no query is left, with the counts that say why."""
-        task = self._task(log, window, self.target, self.target_events, self.min_events)
+        task = self._task(shop, window, self.target, self.target_events, self.min_events)
         if not len(task.queries):
             counts = ", ".join(f"{what}: {n}" for what, n in task.funnel.items())
             raise ConfigError(f"split: no query is left in the test window {window} ({counts})")
         return task
 
-    def label_task(self, log: EventLog, window: Window) -> Task:
+    def label_task(self, shop: Shop, window: Window) -> Task:
         """What a label window asks: every user with history, for the ranker to learn from."""
-        return self._task(log, window, self.label_target, self.label_events, 1)
+        return self._task(shop, window, self.label_target, self.label_events, 1)
 
     def _cutoff(self, log: EventLog) -> int:
         if isinstance(self.cutoff, float):
@@ -169,9 +171,9 @@ class Split(Component):
         time = pd.Timestamp(self.cutoff)
         return int((time.tz_convert("UTC").tz_localize(None) if time.tzinfo else time).as_unit("ms").asm8.astype(np.int64))
 
-    def _task(self, log: EventLog, window: Window, target: Target, events: list[Kind], min_events: int) -> Task:
-        history = log.before(window.cutoff)
-        future = log.between(window.cutoff, window.end)
+    def _task(self, shop: Shop, window: Window, target: Target, events: list[Kind], min_events: int) -> Task:
+        history = shop.before(window.cutoff).log
+        future = shop.log.between(window.cutoff, window.end)
         gain = np.zeros(len(KINDS), dtype=np.float32)
         for name in events:
             if name not in self.grades:
@@ -220,13 +222,13 @@ class Rolling(Split):
     test_step: str | None = None
     """Distance between them; none: the length of the test window, so that windows do not overlap."""
 
-    def folds(self, log: EventLog) -> tuple[Fold, ...]:
-        """The folds on this log, oldest first."""
-        newest = self.fold(log)
+    def folds(self, shop: Shop) -> tuple[Fold, ...]:
+        """The folds on this shop's log, oldest first."""
+        newest = self.fold(shop)
         step = newest.test.end - newest.test.cutoff if self.test_step is None else _milliseconds(self.test_step)
         if step <= 0:
             raise ConfigError(f"split.test_step: wanted a span longer than nothing, found {self.test_step!r}")
-        return tuple(self.fold(log, back=i * step) for i in reversed(range(self.test_cutoffs)))
+        return tuple(self.fold(shop, back=i * step) for i in reversed(range(self.test_cutoffs)))
 
 
 def _milliseconds(span: str) -> int:

@@ -20,7 +20,7 @@ from recsys.errors import DataError
 from recsys.experiment import Parts
 from recsys.ranking.boosting import Boosted
 from recsys.recommender import TwoStageRecommender
-from recsys.shop.events import EventLog
+from recsys.shop.shop import Shop
 from recsys.shop.splits import Fold, Task
 from recsys.stages import Stages
 from recsys.tracking import Run, Tracker, home
@@ -79,16 +79,15 @@ def _judged(
     if isinstance(parts.ranker, Boosted) and not settings.refit_ranker:
         parts.ranker.refit = False
     data = data_settings(plain)
-    log, folds = folded(*data, *fold_settings(settings))
+    shop, folds = folded(*data, *fold_settings(settings))
     recommender = TwoStageRecommender(parts.retriever, parts.features, parts.ranker, plain["candidates"], parts.cache)
     found: list[list[float]] = []
     for step, fold in enumerate(folds, start=1):
         windows = fold.labels if parts.ranker.learns else ()
-        labels = [sampled(parts.split.label_task(log, window), settings.label_queries, plain["seed"]) for window in windows]
-        known = loaded(*data[:2]).catalogue
-        recommender.fit(log, known, fold.test.cutoff, labels, stages)
-        task = parts.split.test_task(log, fold.test)
-        values = validation.judge(recommender, task, known, parts.evaluation, objectives, stages)
+        labels = [sampled(parts.split.label_task(shop, window), settings.label_queries, plain["seed"]) for window in windows]
+        recommender.fit(shop, fold.test.cutoff, labels, stages)
+        task = parts.split.test_task(shop, fold.test)
+        values = validation.judge(recommender, task, parts.evaluation, objectives, stages)
         if undefined := [name for name in objectives if not math.isfinite(values[name])]:
             raise DataError(f"sweep.objectives: {', '.join(undefined)} is not defined on this data")
         found.append([values[name] for name in objectives])
@@ -128,12 +127,10 @@ def fold_settings(settings: SweepSettings) -> tuple[int, str | None, int | None]
 
 
 @lru_cache(maxsize=1)
-def folded(
-    dataset: str, cache: str, split: str, count: int, step: str | None, labels: int | None
-) -> tuple[EventLog, list[Fold]]:
-    """The log before the test cutoff and the validation folds, for settings as JSON."""
-    log = loaded(dataset, cache).log
-    return validation.validation_folds(construct(json.loads(split), "split"), log, count, step, labels)
+def folded(dataset: str, cache: str, split: str, count: int, step: str | None, labels: int | None) -> tuple[Shop, list[Fold]]:
+    """The shop before the test cutoff and the validation folds, for settings as JSON."""
+    shop = loaded(dataset, cache)
+    return validation.validation_folds(construct(json.loads(split), "split"), shop, count, step, labels)
 
 
 @lru_cache(maxsize=1)

@@ -11,9 +11,8 @@ from recsys.evaluation import beyond, metrics
 from recsys.evaluation.evidence import Past
 from recsys.judging import Evaluation
 from recsys.recommender import TwoStageRecommender
-from recsys.shop.catalogue import Catalogue
-from recsys.shop.events import EventLog
 from recsys.shop.pools import Ranking
+from recsys.shop.shop import Shop
 from recsys.shop.splits import Fold, Split, Task, _milliseconds
 from recsys.stages import Stages
 
@@ -28,15 +27,15 @@ SMALLER = (LATENCY, f"{BEYOND}gini", f"{BEYOND}popularity_lift")
 
 
 def validation_folds(
-    split: Split, log: EventLog, count: int, step: str | None = None, labels: int | None = None
-) -> tuple[EventLog, list[Fold]]:
-    """The log before the oldest test cutoff, and `count` folds on it, newest first, with windows as long as the test window.
+    split: Split, shop: Shop, count: int, step: str | None = None, labels: int | None = None
+) -> tuple[Shop, list[Fold]]:
+    """The shop before the oldest test cutoff, and `count` folds on it, newest first, with windows as long as the test window.
 
     `step` is the distance between their cutoffs; by default they do not overlap. Each has at most `labels` label windows.
     Raises `ConfigError` for a log too short.
     """
-    test = split.folds(log)[0].test
-    past = log.before(test.cutoff)
+    test = split.folds(shop)[0].test
+    past = shop.before(test.cutoff)
     length = test.end - test.cutoff
     try:
         distance = length if step is None else _milliseconds(step)
@@ -78,7 +77,6 @@ def full_name(name: str, evaluation: Evaluation, known: Collection[str]) -> str 
 def judge(
     recommender: TwoStageRecommender,
     task: Task,
-    catalogue: Catalogue,
     evaluation: Evaluation,
     wanted: Collection[str],
     stages: Stages | None = None,
@@ -100,19 +98,17 @@ def judge(
     values["candidates/count"] = np.diff(pool.indptr).astype(np.float64)
     result = metrics.mean(values) | {LATENCY: 1000 * seconds / max(len(task.queries), 1)}
     if any(name.startswith(BEYOND) for name in wanted):
-        result |= _beyond(recommender, ranked, task, catalogue, evaluation)
+        result |= _beyond(recommender, ranked, task, evaluation)
     return result
 
 
-def _beyond(
-    recommender: TwoStageRecommender, ranked: Ranking, task: Task, catalogue: Catalogue, evaluation: Evaluation
-) -> dict[str, float]:
+def _beyond(recommender: TwoStageRecommender, ranked: Ranking, task: Task, evaluation: Evaluation) -> dict[str, float]:
     """Beyond accuracy, NaN where no query defines it; serendipity is over the popularity baseline, where there is one."""
-    past, known, lists = recommender.history, catalogue.before(task.queries.time), ranked.top(evaluation.k)
+    past, lists = recommender.past, ranked.top(evaluation.k)
     assert past is not None
-    shop, expected = Past.of(past, known, task.queries.time), lists.top(0)
+    shop, expected = Past.of(past, task.queries.time), lists.top(0)
     if popularity := evaluation.baselines.get("popularity"):
-        popularity.fit(past, known)
+        popularity.fit(past)
         expected = popularity.retrieve(task.queries, evaluation.k)
     each = beyond.per_query(lists, task.queries, task.truth, shop, expected)
     means = {name: np.nanmean(value) if np.isfinite(value).any() else np.nan for name, value in each.items()}

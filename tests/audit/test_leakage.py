@@ -11,7 +11,7 @@ import pytest
 from recsys.audit._chance import among_random, edge, hits_beyond_chance, percentile
 from recsys.audit.certificate import Check, certificate, verdict
 from recsys.audit.leakage import audit
-from recsys.audit.worlds import World, scrambled_future, uninformative_past, without_future
+from recsys.audit.worlds import scrambled_future, uninformative_past, without_future
 from recsys.component import State, component
 from recsys.features import FeatureFamily, FeatureMatrix, FeatureSet, Item, Source, UserItem
 from recsys.ranking import Examples, LambdaRank, Ranker, RetrievalOrder
@@ -22,13 +22,14 @@ from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog, days
 from recsys.shop.pools import CandidatePool, Float32, Ranking
 from recsys.shop.queries import Queries, Truth
+from recsys.shop.shop import Shop
 from recsys.shop.splits import Split, Task, Window
 
 USERS, ITEMS, EVENTS = 250, 400, 6000
 SPLIT = Split(cutoff=0.75, label_cutoffs=2, label_horizon="20d", target_events=["transaction"])
 
 
-def shop(seed: int = 0) -> World:
+def shop(seed: int = 0) -> Shop:
     """Users who come back to a few items of their own, over 100 days, with a price that changes."""
     draw = np.random.default_rng(seed)
     user = draw.integers(0, USERS, EVENTS)
@@ -47,13 +48,13 @@ def shop(seed: int = 0) -> World:
         }
     )
     log = EventLog.build(user, item, kind, time, changes["item"].to_numpy(), changes["time"].to_numpy())
-    return World(log, Catalogue.build(log.items, log.item_born, changes, price="price"))
+    return Shop(log, Catalogue.build(log.items, log.item_born, changes, price="price"))
 
 
 WORLD = shop()
-FOLD = SPLIT.fold(WORLD.log)
+FOLD = SPLIT.fold(WORLD)
 CUTOFF = FOLD.test.cutoff
-TEST = SPLIT.test_task(WORLD.log, FOLD.test)
+TEST = SPLIT.test_task(WORLD, FOLD.test)
 """What the cheats read behind the back of the flow, as a module-level global can."""
 
 
@@ -67,8 +68,8 @@ class Price(FeatureFamily):
     def columns(self, sources: tuple[str, ...]) -> tuple[str, ...]:
         return ("price",)
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
-        self.price = self.read(catalogue)
+    def fit(self, past: Shop) -> None:
+        self.price = self.read(past.catalogue)
 
     def read(self, catalogue: Catalogue) -> Float32:
         return catalogue.price
@@ -148,7 +149,8 @@ class _Cheat(Retriever):
 
     name: ClassVar[str] = "cheat"
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
+        log = past.log
         self.log = log
         self.popular = np.bincount(log.item, minlength=log.n_items).astype(np.float32)
 
@@ -178,7 +180,8 @@ class GlobalLog(_Cheat):
 class GlobalPopularity(_Cheat):
     """Popular in the future, by a global."""
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
+        log = past.log
         end = int(log.time[-1]) + 1
         future = WORLD.log.between(end, end + days(20))
         self.popular = np.bincount(future.item, minlength=WORLD.log.n_items)[: log.n_items].astype(np.float32)
@@ -188,7 +191,8 @@ class GlobalPopularity(_Cheat):
 class BehindTheView(_Cheat):
     """Reads the whole log from which the past is a view."""
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
+        log = past.log
         whole = log.item if log.item.base is None else log.item.base
         self.popular = np.bincount(whole, minlength=log.n_items)[: log.n_items].astype(np.float32)
 
@@ -197,8 +201,9 @@ class BehindTheView(_Cheat):
 class WholeVocabulary(_Cheat):
     """Reads the ids of items to come, which a prefix of the vocabulary shares."""
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
-        super().fit(log, catalogue)
+    def fit(self, past: Shop) -> None:
+        log = past.log
+        super().fit(past)
         self.popular = self.popular + np.float32(len(log.users._all))
         self.popular[len(log.users._all) % log.n_items] += 1000
 
@@ -207,7 +212,8 @@ class WholeVocabulary(_Cheat):
 class Dice(_Cheat):
     """Does not leak, but draws without a seed: nothing can be shown of it."""
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
+        log = past.log
         self.popular = np.random.default_rng().random(log.n_items).astype(np.float32)
 
 
@@ -220,7 +226,7 @@ class InjectedTruth(Popularity):
         if queries.time != CUTOFF:
             return pool
         row = ragged.row_numbers(TEST.truth.indptr)
-        known = TEST.truth.item < WORLD.log.before(CUTOFF).n_items
+        known = TEST.truth.item < WORLD.before(CUTOFF).log.n_items
         missing = known & ~np.isin(TEST.truth.key, pool.key)
         rows, items = np.r_[pool.row, row[missing]], np.r_[pool.item, TEST.truth.item[missing]]
         order = np.lexsort((items, rows))
@@ -255,7 +261,8 @@ def test_retrievers_that_cheat_are_caught(cheat: type[Retriever], found_by: str,
 class FuturePopularity(Price):
     """Counts the events of an item after the cutoff too: its view's base is the whole log."""
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
+        log = past.log
         self.price = np.bincount(log.item.base if log.item.base is not None else log.item, minlength=log.n_items).astype(
             np.float32
         )
@@ -265,7 +272,7 @@ class FuturePopularity(Price):
 class GlobalFuturePopularity(FuturePopularity):
     """The same by a global variable, out of reach for what changes the data."""
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
         future = WORLD.log.between(CUTOFF, FOLD.test.end)
         self.price = np.bincount(future.item, minlength=WORLD.log.n_items).astype(np.float32)
 
@@ -274,7 +281,8 @@ class GlobalFuturePopularity(FuturePopularity):
 class CentredWindow(FuturePopularity):
     """Events of an item from a week before the cutoff to a week after it."""
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
+        log = past.log
         item, time = (a if a.base is None else a.base for a in (log.item, log.time))
         near = np.abs(time - int(log.time[-1])) < days(7)
         self.price = np.bincount(item[near], minlength=WORLD.log.n_items).astype(np.float32)
@@ -284,7 +292,8 @@ class CentredWindow(FuturePopularity):
 class CentredInTraining(FuturePopularity):
     """A centred window at the label cutoffs alone: nothing after the test cutoff, but the labels leak into training."""
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
+        log = past.log
         item, time = (a if a.base is None else a.base for a in (log.item, log.time))
         near = (np.abs(time - int(log.time[-1])) < days(7)) & (time < CUTOFF)
         self.price = np.bincount(item[near], minlength=WORLD.log.n_items).astype(np.float32)
@@ -336,9 +345,9 @@ def test_features_that_cheat_are_caught(cheat: type[FeatureFamily], found_by: st
 class LabelsOfTheTest(Split):
     """Teaches the ranker the test's answers under the name of an older window."""
 
-    def label_task(self, log: EventLog, window: Window) -> Task:
-        task = self._task(log, FOLD.test, "window", ["transaction"], 1)
-        history = log.before(window.cutoff)
+    def label_task(self, shop: Shop, window: Window) -> Task:
+        task = self._task(shop, FOLD.test, "window", ["transaction"], 1)
+        history = shop.before(window.cutoff).log
         known = task.queries.user < history.n_users
         users = task.queries.user[known]
         return replace(
@@ -366,10 +375,9 @@ class LearntTheTest(Linear):
     """Learns the test window instead of what it is given, by globals."""
 
     def fit(self, windows: Sequence[Examples]) -> None:
-        history = WORLD.log.before(CUTOFF)
         recommender = honest()
-        recommender.retriever.fit(history, WORLD.catalogue.before(CUTOFF))
-        recommender.features.fit(history, WORLD.catalogue.before(CUTOFF))
+        recommender.retriever.fit(WORLD.before(CUTOFF))
+        recommender.features.fit(WORLD.before(CUTOFF))
         pool = recommender.retriever.pool(TEST.queries, 60)
         Linear.fit(self, [Examples(recommender.features.compute(pool, TEST.queries), TEST.truth)])
 
@@ -409,11 +417,11 @@ def test_a_result_that_rests_on_ties_is_told() -> None:
 def test_the_past_of_a_world_without_future_is_the_same_past() -> None:
     gone = without_future(WORLD, CUTOFF)
     for world in (gone, scrambled_future(WORLD, CUTOFF)):
-        assert world.log.before(CUTOFF).fingerprint == WORLD.log.before(CUTOFF).fingerprint
-        assert np.array_equal(world.catalogue.before(CUTOFF).price, WORLD.catalogue.before(CUTOFF).price, equal_nan=True)
+        assert world.before(CUTOFF).log.fingerprint == WORLD.before(CUTOFF).log.fingerprint
+        assert np.array_equal(world.before(CUTOFF).catalogue.price, WORLD.before(CUTOFF).catalogue.price, equal_nan=True)
     assert gone.log.time.max() < CUTOFF
     assert gone.log.item.base is None
-    assert len(gone.catalogue) == len(WORLD.catalogue.before(CUTOFF))
+    assert len(gone.catalogue) == len(WORLD.before(CUTOFF).catalogue)
 
 
 def test_a_scrambled_future_is_another_future() -> None:
@@ -425,7 +433,7 @@ def test_a_scrambled_future_is_another_future() -> None:
 
 
 def test_the_uninformative_past_keeps_users_and_times_and_exchanges_items() -> None:
-    past, log = WORLD.log.before(CUTOFF), uninformative_past(WORLD, CUTOFF).log
+    past, log = WORLD.before(CUTOFF).log, uninformative_past(WORLD, CUTOFF).log
     assert np.array_equal(log.user, past.user)
     assert np.array_equal(log.time, past.time)
     assert np.array_equal(np.sort(np.bincount(log.item, minlength=log.n_items)), np.sort(np.bincount(past.item)))

@@ -91,7 +91,7 @@ def test_what_is_kept_equals_what_is_read(kind, tmp_path, cache, reads):
     same(read, first)
     same(read, second)
     past = read.log.time[len(read.log) // 2]
-    assert list(second.catalogue.before(past).names()) == list(read.catalogue.before(past).names())
+    assert list(second.before(past).catalogue.names()) == list(read.before(past).catalogue.names())
     assert second.log.users.numbers(read.log.users.ids[:1]).tolist() == [0]
 
 

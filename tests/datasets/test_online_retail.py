@@ -56,8 +56,8 @@ def test_online_retail(shop):
 def test_online_retail_names_and_prices_are_as_of_a_time(shop):
     catalogue = OnlineRetail(path=str(shop)).load().catalogue
     first, renamed = (int(pd.Timestamp(t, tz="UTC").timestamp()) * 1000 for t in ("2010-12-01 08:26", "2010-12-05 09:00"))
-    assert catalogue.before(first).n_items == 0
-    early = catalogue.before(renamed)
+    assert catalogue._before(first).n_items == 0
+    early = catalogue._before(renamed)
     assert (early.names()[0], early.price[0]) == ("CAKESTAND, 3 TIER", np.float32(12.75))
     assert (catalogue.names()[0], catalogue.price[0]) == ("REGENCY CAKESTAND", np.float32(10.95))
 
@@ -107,7 +107,7 @@ def test_the_real_online_retail():
     dataset = OnlineRetail(path=str(path), keep_non_products=True).load()
     assert (steps(dataset)["rows read"], len(dataset.log)) == (459_243, 334_309)
     cutoff = int(pd.Timestamp("2011-10-14T12:50:01", tz="UTC").timestamp()) * 1000
-    past, window = dataset.log.before(cutoff), dataset.log.between(cutoff, cutoff + 28 * DAY)
+    past, window = dataset.before(cutoff).log, dataset.log.between(cutoff, cutoff + 28 * DAY)
     known = np.isin(window.user, past.user) & (window.item < past.n_items)
     assert len(np.unique(window.user[known])) == 1_083
     assert all(name is not None for name in dataset.catalogue.names())

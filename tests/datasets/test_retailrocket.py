@@ -69,8 +69,8 @@ def test_retailrocket_properties_are_read_as_of_a_time(rocket):
     def known(seen):
         return [seen.tree.category.ids[n] for n in seen.category if n >= 0], seen.price[0], seen.available[0]
 
-    assert catalogue.before(START + DAY).price.tolist() == pytest.approx([np.nan], nan_ok=True)
-    np.testing.assert_equal(known(catalogue.before(START + DAY + 1)), (["21"], np.float32(15.5), np.float32(np.nan)))
+    assert catalogue._before(START + DAY).price.tolist() == pytest.approx([np.nan], nan_ok=True)
+    np.testing.assert_equal(known(catalogue._before(START + DAY + 1)), (["21"], np.float32(15.5), np.float32(np.nan)))
     np.testing.assert_equal(known(catalogue), (["22"], np.float32(12), np.float32(1)))
     assert catalogue.tree.category.ids[catalogue.tree.parent_of(catalogue.category)[0]] == "3"
     assert catalogue.available[1] == 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from recsys.datasets.retailrocket import RetailRocket
-from recsys.datasets.simulation import START, Shop, ShopSettings, simulate
+from recsys.datasets.simulation import START, ShopSettings, Simulated, simulate
 from recsys.datasets.synthetic import MARGINALS, SESSION_GAP, Synthetic, marginals, write
 from recsys.errors import ConfigError, DataError
 
@@ -19,7 +19,7 @@ FILES = ["category_tree.csv", "events.csv", "item_properties_part1.csv", "item_p
 
 
 @pytest.fixture(scope="module")
-def shop() -> Shop:
+def shop() -> Simulated:
     return simulate(0.05, seed=7)
 
 
@@ -48,7 +48,7 @@ def revisit_share(events: pd.DataFrame) -> float:
     return float((before_it(events, "transaction", "view") > SESSION_GAP).mean())
 
 
-def of_items(shop: Shop, name: str) -> pd.Series:
+def of_items(shop: Simulated, name: str) -> pd.Series:
     """The first value of a property by item."""
     rows = shop.properties[shop.properties["property"] == name]
     return rows.drop_duplicates("itemid").set_index("itemid")["value"]
@@ -131,7 +131,7 @@ class TestShop:
         assert (events["timestamp"] >= known.reindex(events["itemid"]).to_numpy()).all()
         assert events["timestamp"].between(START, START + 138 * 86_400_000, inclusive="left").all()
 
-    def test_an_order_has_a_number_a_buyer_and_a_session(self, shop: Shop) -> None:
+    def test_an_order_has_a_number_a_buyer_and_a_session(self, shop: Simulated) -> None:
         bought = shop.events["event"] == "transaction"
         assert shop.events["transactionid"].notna().equals(bought)
         orders = shop.events[bought].groupby("transactionid")
@@ -139,7 +139,7 @@ class TestShop:
         assert (orders.size() > 1).any()
         assert sorted(orders.groups) == list(range(len(orders)))
 
-    def test_tree_and_properties_have_the_form_of_the_real_ones(self, shop: Shop) -> None:
+    def test_tree_and_properties_have_the_form_of_the_real_ones(self, shop: Simulated) -> None:
         tree, properties = shop.tree, shop.properties
         assert (len(tree), tree["parentid"].isna().sum(), tree["categoryid"].is_unique) == (1669, 25, True)
         assert tree["parentid"].dropna().isin(tree["categoryid"]).all()
@@ -151,7 +151,7 @@ class TestShop:
         assert ((properties["timestamp"] - START) % WEEK == 0).all()
         assert properties.groupby(["itemid", "property"]).size().max() > 1
 
-    def test_bots_look_much_and_buy_nothing(self, shop: Shop) -> None:
+    def test_bots_look_much_and_buy_nothing(self, shop: Simulated) -> None:
         size = shop.events.groupby("visitorid").size()
         views = shop.events["event"].eq("view").groupby(shop.events["visitorid"]).all()
         busy = size[size >= 50]
@@ -163,14 +163,14 @@ class TestShop:
 class TestWorthLearning:
     """What recommenders live on is there, and follows the settings."""
 
-    def test_items_bought_were_often_seen_in_an_earlier_session(self, shop: Shop) -> None:
+    def test_items_bought_were_often_seen_in_an_earlier_session(self, shop: Simulated) -> None:
         assert 0.4 < revisit_share(shop.events) < 0.75
         always, never = (
             revisit_share(simulate(0.05, 7, ShopSettings(revisits=x, returns=0.0, delays=0.0)).events) for x in (1.0, 0.0)
         )
         assert always > revisit_share(shop.events) > never + 0.2
 
-    def test_visitors_with_a_history_buy_after_the_cutoff_what_they_know_and_what_is_new(self, shop: Shop) -> None:
+    def test_visitors_with_a_history_buy_after_the_cutoff_what_they_know_and_what_is_new(self, shop: Simulated) -> None:
         events = shop.events
         cutoff = events["timestamp"].quantile(0.8)
         past, future = events[events["timestamp"] < cutoff], events[events["timestamp"] >= cutoff]
@@ -181,7 +181,7 @@ class TestWorthLearning:
         revisits = pd.MultiIndex.from_frame(bought[["visitorid", "itemid"]]).isin(seen)
         assert 0.3 < revisits.mean() < 0.8
 
-    def test_a_session_stays_in_its_category(self, shop: Shop) -> None:
+    def test_a_session_stays_in_its_category(self, shop: Simulated) -> None:
         events = shop.events.sort_values(["visitorid", "timestamp"])
         category = of_items(shop, "categoryid").reindex(events["itemid"]).to_numpy()
         item, visitor, time = (events[c].to_numpy() for c in ("itemid", "visitorid", "timestamp"))
@@ -191,7 +191,7 @@ class TestWorthLearning:
         shuffled = np.random.default_rng(0).permutation(category[1:][step])
         assert same > 10 * (shuffled == category[:-1][step]).mean()
 
-    def test_items_seen_together_are_seen_together_again(self, shop: Shop) -> None:
+    def test_items_seen_together_are_seen_together_again(self, shop: Simulated) -> None:
         """The pairs of the first half recur in the second far more often than if items were drawn by popularity."""
         events = shop.events[shop.events.groupby("visitorid")["itemid"].transform("size") < 50]
         half = events["timestamp"] < events["timestamp"].median()
@@ -207,7 +207,7 @@ class TestWorthLearning:
         known = set(pairs(old))
         assert pairs(new).isin(known).mean() > 5 * pairs(mixed).isin(known).mean()
 
-    def test_demand_rises_and_fades(self, shop: Shop) -> None:
+    def test_demand_rises_and_fades(self, shop: Simulated) -> None:
         week = (shop.events["timestamp"] - START) // WEEK
         top = {w: set(shop.events["itemid"][week == w].value_counts().index[:50]) for w in range(19)}
         near = np.mean([len(top[w] & top[w + 1]) for w in range(8)])
@@ -218,7 +218,7 @@ class TestWorthLearning:
         assert novelty[0] == 0
         assert novelty[18] > 0.3
 
-    def test_what_is_sold_out_is_hardly_seen(self, shop: Shop) -> None:
+    def test_what_is_sold_out_is_hardly_seen(self, shop: Simulated) -> None:
         rows = shop.properties[(shop.properties["property"] == "available") & (shop.properties["value"] == "0")]
         gone = rows.set_index("itemid")["timestamp"]
         gone = gone[(gone > START + 4 * WEEK) & (gone < START + 16 * WEEK)]
@@ -226,7 +226,7 @@ class TestWorthLearning:
         weeks = (seen["timestamp"] - gone.reindex(seen["itemid"]).to_numpy()) // WEEK
         assert (weeks == 0).sum() < 0.5 * (weeks == -1).sum()
 
-    def test_buyers_prefer_what_is_cheaper_of_a_category(self, shop: Shop) -> None:
+    def test_buyers_prefer_what_is_cheaper_of_a_category(self, shop: Simulated) -> None:
         price = of_items(shop, "790").str.removeprefix("n").astype(float)
         level = price.groupby(of_items(shop, "categoryid")).rank(pct=True)
         carts = shop.events[shop.events["event"] == "addtocart"]
@@ -240,14 +240,14 @@ class TestSource:
         write(simulate(0.005, 2), tmp_path / "new" / "shop")
         assert sorted(path.name for path in (tmp_path / "new" / "shop").iterdir()) == FILES
         read = RetailRocket(path=str(tmp_path / "new" / "shop"), properties="all").load()
-        assert read.fingerprint == made.fingerprint
+        assert read.log.fingerprint == made.log.fingerprint
         assert len(read.catalogue) == len(made.catalogue)
         for name in ("category", "price", "available"):
             np.testing.assert_array_equal(getattr(read.catalogue, name), getattr(made.catalogue, name))
         assert (made.catalogue.category >= 0).all()
         assert (made.catalogue.price > 0).all()
         known_only = RetailRocket(path=str(tmp_path / "new" / "shop")).load()
-        assert known_only.fingerprint == made.fingerprint
+        assert known_only.log.fingerprint == made.log.fingerprint
 
     def test_seeds_give_other_shops(self) -> None:
         prints = {Synthetic(scale=0.005, seed=seed).load().fingerprint for seed in (0, 1, 0)}

@@ -38,6 +38,7 @@ from recsys.retrieval import History
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
 from recsys.shop.pools import CandidatePool, Ranking
+from recsys.shop.shop import Shop
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -91,7 +92,7 @@ def model_of(names: dict[str, str | None], price: dict[str, float] | None = None
                     column.append(cell)
     catalogue = Catalogue.build(log.items, log.item_born, pd.DataFrame(frame), name="name", price="price")
     recommender = TwoStageRecommender(History(), FeatureSet(families=[], definitions={}), RetrievalOrder())
-    return recommender.fit(log, catalogue, 101 * day)
+    return recommender.fit(Shop.of(log, catalogue), 101 * day)
 
 
 def letter_of(
@@ -355,7 +356,7 @@ def test_segments_by_hand():
     users, items, kinds, days = zip(*rows, strict=True)
     log = EventLog.build(np.array(users, object), np.array(items), np.array(kinds, np.int8), np.array(days, np.int64) * day)
     model = TwoStageRecommender(History(), FeatureSet(families=[], definitions={}), RetrievalOrder())
-    model.fit(log, Catalogue.empty(log.items, log.item_born), t * day)
+    model.fit(Shop.of(log), t * day)
     chosen = {name: "".join(sorted(Audience.of(name, model).users.tolist())) for name in SEGMENTS}
     assert chosen == {"all": "abcde", "buyers": "abe", "active": "de", "lapsed": "a", "carted": "ce"}
     assert Audience.of(3, model).users.tolist() == ["d", "e", "b"]
@@ -406,7 +407,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("outputs")
     shop = Synthetic(scale=0.003, seed=3).load()
     model = TwoStageRecommender(History(), FeatureSet(families=[], definitions={}), RetrievalOrder(), 30)
-    model.fit(shop.log, shop.catalogue, int(shop.log.time[-1])).save(folder / "one" / "model")
+    model.fit(shop, int(shop.log.time[-1])).save(folder / "one" / "model")
     (folder / "one" / "metrics.json").write_text("{}")
     (folder / "one" / "config.yaml").write_text(yaml.safe_dump({"tracking": {"_target_": "recsys.tracking.NoTracking"}}))
     (folder / "one" / "run.json").write_text(json.dumps({"name": "a <run>", "id": ""}))

@@ -18,10 +18,10 @@ from recsys.features import Content, FeatureSet, Item, Source, UserItem, WithinQ
 from recsys.ranking import LambdaRank, RetrievalOrder, Rule
 from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import History
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 from recsys.shop.splits import Split
 
 T = 200 * DAY + DAY // 3
@@ -96,7 +96,7 @@ def said(events: list[Event], user: int, item: int, n: int = 9) -> list[str]:
 
 def plain_model(log: EventLog) -> TwoStageRecommender:
     recommender = TwoStageRecommender(History(), FeatureSet(families=[], definitions={}), RetrievalOrder())
-    return recommender.fit(log, Catalogue.empty(log.items, log.item_born), T)
+    return recommender.fit(Shop.of(log), T)
 
 
 def test_in_the_cart_is_said_only_where_it_was_not_bought_after():
@@ -155,7 +155,7 @@ SPLIT = Split(cutoff="2015-08-15", horizon="28d", label_cutoffs=1)
 @pytest.fixture(scope="module")
 def model() -> TwoStageRecommender:
     shop = Synthetic(scale=0.01, seed=3).load()
-    fold = SPLIT.fold(shop.log)
+    fold = SPLIT.fold(shop)
     families = {
         "source": Source(),
         "user_item": UserItem(),
@@ -169,8 +169,8 @@ def model() -> TwoStageRecommender:
         LambdaRank(trees=20, min_data_in_leaf=5, threads=1),
         candidates=50,
     )
-    labels = [SPLIT.label_task(shop.log, window) for window in fold.labels]
-    return recommender.fit(shop.log, shop.catalogue, fold.test.cutoff, labels)
+    labels = [SPLIT.label_task(shop, window) for window in fold.labels]
+    return recommender.fit(shop, fold.test.cutoff, labels)
 
 
 def test_every_reason_said_of_a_shop_is_borne_out(model: TwoStageRecommender):

@@ -15,6 +15,7 @@ from recsys.shop.events import EventLog
 from recsys.shop.kinds import EventKind
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries, Truth
+from recsys.shop.shop import Shop
 
 VIEW, _, TRANSACTION = EventKind
 # users a to d; item 0 is known to a, b, c and d, item 1 to a and b, item 2 to a, item 3 to d
@@ -26,7 +27,7 @@ def shop() -> tuple[Past, Queries]:
     user, item, kind = zip(*EVENTS, strict=True)
     log = EventLog.build(np.array(user, object), np.array(item), np.array(kind, np.int8), np.arange(len(EVENTS)))
     empty = Catalogue.empty(log.items, log.item_born)
-    past = Past.of(log, empty, 100)
+    past = Past.of(Shop(log, empty), 100)
     past = Past(past.log, past.users, past.head, past.fresh, np.array([0, 1, 1, -1], np.int32))
     return past, Queries.at(log, log.users.numbers(["a", "c"]), 100)
 
@@ -78,7 +79,7 @@ def test_gini_is_half_the_mean_difference_over_the_mean(counts: list[int]):
 def test_random_lists_hold_each_item_once_and_differ_between_users():
     past, queries = shop()
     source = Random(seed=3)
-    source.fit(past.log, Catalogue.empty(past.log.items, past.log.item_born))
+    source.fit(Shop.of(past.log))
     shown = source.retrieve(queries, 6)
     assert [sorted(row) for row in shown.item.tolist()] == [[-1, -1, 0, 1, 2, 3]] * 2
     many = Queries.at(past.log, np.arange(4, dtype=np.int32), 100)

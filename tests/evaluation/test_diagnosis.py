@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from recsys.evaluation import attribution, diagnosis, metrics
 from recsys.evaluation.evidence import Evidence, Past
 from recsys.shop import ragged
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
 from recsys.shop.kinds import EventKind
 from recsys.shop.pools import CandidatePool, Ranking
 from recsys.shop.queries import Queries, Truth
+from recsys.shop.shop import Shop
 
 VIEW, ADDTOCART, TRANSACTION = EventKind
 N_ITEMS, DAY = 8, 86_400_000
@@ -40,7 +40,7 @@ def shop(histories: list[list[tuple[int, EventKind]]]) -> tuple[Past, Queries]:
     log = EventLog.build(np.array(users), np.array(items), np.array(kinds, np.int8), times)
     now = 60 * DAY
     numbers = log.users.numbers([u + 1 for u in range(len(histories))])
-    return Past.of(log, Catalogue.empty(log.items, log.item_born), now), Queries.at(log, numbers, now)
+    return Past.of(Shop.of(log), now), Queries.at(log, numbers, now)
 
 
 def evidence(

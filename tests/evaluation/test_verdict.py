@@ -20,6 +20,7 @@ from recsys.shop.events import EventLog
 from recsys.shop.kinds import EventKind
 from recsys.shop.pools import Float32, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 from recsys.shop.splits import Rolling, Split
 from recsys.stages import Stages
 
@@ -33,7 +34,8 @@ class SameGroup(Retriever):
 
     name: ClassVar[str] = "group"
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
+        log = past.log
         self.group = log.items.ids[: log.n_items].astype(np.int64) // SIZE
 
     def retrieve(self, queries: Queries, k: int) -> Ranking:
@@ -72,7 +74,7 @@ def shop(n_users: int = 400, cold: float = 0.0) -> Dataset:
         rows.append((user, 10_000 + user if rng.random() < cold else bought, EventKind.transaction, 11))
     user, item, kind, day = np.array(rows).T
     log = EventLog.build(user, item, kind.astype(np.int8), day * DAY + np.arange(len(rows)))
-    return Dataset("shop", log, Catalogue.empty(log.items, log.item_born), Funnel(), "made up")
+    return Dataset(log, Catalogue.empty(log.items, log.item_born), "shop", Funnel(), "made up")
 
 
 def union(*names: str, seen: str = "keep") -> Hybrid:
@@ -90,9 +92,9 @@ def judged(
         ks=[10], candidate_ks=[10, 100], baselines={"history": History(), "popularity": Popularity(), "random": Random()}
     )
     folds = []
-    for number, fold in enumerate(split.folds(dataset.log)):
-        test = split.test_task(dataset.log, fold.test)
-        recommender.fit(dataset.log, dataset.catalogue, test.window.cutoff)
+    for number, fold in enumerate(split.folds(dataset)):
+        test = split.test_task(dataset, fold.test)
+        recommender.fit(dataset, test.window.cutoff)
         folds.append(judge_fold(evaluation, recommender, dataset, test, Stages(), number))
     return summarise(folds, 10, seed=0)
 

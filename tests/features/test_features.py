@@ -34,6 +34,7 @@ from recsys.shop.catalogue import Catalogue, CategoryTree
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, days
 from recsys.shop.pools import CandidatePool, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 
 CONF = Path(__file__).parents[2] / "conf" / "features"
 HALF_HOUR = 30 * 60 * 1000
@@ -50,7 +51,7 @@ def chosen(name: str, **options: object) -> FeatureSet:
     return construct(plain["features"] | options, "features")
 
 
-class Shop:
+class Case:
     """A small random log and catalogue, cut at a time, with a pool of candidates for all users and a stranger."""
 
     def __init__(self, seed: int, n_events: int = 60, scramble_future: bool = False, shuffle: bool = False) -> None:
@@ -89,7 +90,8 @@ class Shop:
             log.items, log.item_born, changes, tree, category="category", price="price", available="available"
         )
         self.log, self.catalogue = log, catalogue
-        self.past, self.known = log.before(self.time), catalogue.before(self.time)
+        self.shop = Shop(log, catalogue).before(self.time)
+        self.past, self.known = self.shop.log, self.shop.catalogue
         self.queries = Queries.at(self.past, np.r_[np.arange(self.past.n_users), -1].astype(np.int32), self.time)
         self.pool = self._pool(np.random.default_rng(seed + 1))
 
@@ -110,7 +112,7 @@ class Shop:
         return list(zip(*(column[history].tolist() for column in columns), strict=True))
 
 
-def compare(shop: Shop, family: FeatureFamily, expected: Callable[[int, int], Row], tolerance: float = 2e-5) -> None:
+def compare(shop: Case, family: FeatureFamily, expected: Callable[[int, int], Row], tolerance: float = 2e-5) -> None:
     """All columns of a fitted family against the reference, candidate by candidate."""
     names = family.columns(shop.pool.sources)
     out = np.full((len(shop.pool), len(names)), -77, dtype=np.float32, order="F")
@@ -133,7 +135,7 @@ def ratio(a: float, b: float) -> float:
     return a / b if b else NAN
 
 
-def mean_cycle(shop: Shop, smoothing: float) -> Callable[[int], float]:
+def mean_cycle(shop: Case, smoothing: float) -> Callable[[int], float]:
     """Days between purchase days of an item by one user, drawn towards the shop's mean."""
     bought = defaultdict(set)
     for user, item, kind, time in zip(shop.past.user, shop.past.item, shop.past.kind, shop.past.time, strict=True):
@@ -150,9 +152,9 @@ def mean_cycle(shop: Shop, smoothing: float) -> Callable[[int], float]:
 @given(st.integers(0, 10_000))
 @settings(max_examples=25)
 def test_user_item_by_hand(seed: int) -> None:
-    shop = Shop(seed)
+    shop = Case(seed)
     family = UserItem(half_lives_days=[1.0, 30.0], smoothing=2.0)
-    family.fit(shop.past, shop.known)
+    family.fit(shop.shop)
     usual = mean_cycle(shop, 2.0)
     weight = {0: 1.0, 1: 3.0, 2: 5.0}
 
@@ -199,9 +201,9 @@ def test_user_item_by_hand(seed: int) -> None:
 @given(st.integers(0, 10_000))
 @settings(max_examples=25)
 def test_user_by_hand(seed: int) -> None:
-    shop = Shop(seed)
+    shop = Case(seed)
     family = User()
-    family.fit(shop.past, shop.known)
+    family.fit(shop.shop)
 
     def entropy(values: list[int]) -> float:
         if not values:
@@ -251,9 +253,9 @@ def test_user_by_hand(seed: int) -> None:
 @given(st.integers(0, 10_000))
 @settings(max_examples=25)
 def test_item_by_hand(seed: int) -> None:
-    shop = Shop(seed)
+    shop = Case(seed)
     family = Item(windows_days=[2.0, 20.0], smoothing=10.0)
-    family.fit(shop.past, shop.known)
+    family.fit(shop.shop)
     log = shop.past
     end = int(log.time[-1]) + 1
     rows = list(zip(log.user.tolist(), log.item.tolist(), log.kind.tolist(), log.time.tolist(), strict=True))
@@ -327,9 +329,9 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 @given(st.integers(0, 10_000))
 @settings(max_examples=25)
 def test_affinity_by_hand(seed: int) -> None:
-    shop = Shop(seed)
+    shop = Case(seed)
     family = Affinity(last_items=3, neighbours=50, max_user_items=4, dimensions=50)
-    family.fit(shop.past, shop.known)
+    family.fit(shop.shop)
     n = shop.past.n_items
     sets = [set(newest_distinct(shop.events(row))[:4]) for row in range(shop.past.n_users)]
     together = np.array([[sum(i in s and j in s for s in sets) for j in range(n)] for i in range(n)], dtype=float)
@@ -366,9 +368,9 @@ def test_affinity_by_hand(seed: int) -> None:
 
 def test_embedding_keeps_the_geometry_of_the_links() -> None:
     """With all directions, cosines between item vectors are those between the items' rows of links."""
-    shop = Shop(3)
+    shop = Case(3)
     family = Affinity(dimensions=50)
-    family.fit(shop.past, shop.known)
+    family.fit(shop.shop)
     rows = family.matrix.toarray().astype(float)
     left, strength, _ = np.linalg.svd(rows)
     keep = shop.past.n_items - 1  # the most that a truncated decomposition has
@@ -382,9 +384,9 @@ def test_embedding_keeps_the_geometry_of_the_links() -> None:
 @given(st.integers(0, 10_000))
 @settings(max_examples=25)
 def test_content_by_hand(seed: int) -> None:
-    shop = Shop(seed)
+    shop = Case(seed)
     family = Content(last_items=3, dimensions=8)
-    family.fit(shop.past, shop.known)
+    family.fit(shop.shop)
     category, price = shop.known.category, shop.known.price.astype(float)
     parent = shop.known.tree.parent_of(category)
     vectors = family.vectors
@@ -427,7 +429,7 @@ def test_items_that_share_words_are_close() -> None:
     changes = pd.DataFrame({"item": items, "time": 0, "property": "name", "value": names})
     log = EventLog.build(np.zeros(4, int), items, np.zeros(4, np.int8), np.arange(4) + 1, items, np.zeros(4, np.int64))
     family = Content(dimensions=3)
-    family.fit(log, Catalogue.build(log.items, log.item_born, changes, name="name"))
+    family.fit(Shop(log, Catalogue.build(log.items, log.item_born, changes, name="name")))
     close = family.vectors[:4] @ family.vectors[:4].T
     np.testing.assert_allclose(close, [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], atol=1e-5)
 
@@ -435,7 +437,7 @@ def test_items_that_share_words_are_close() -> None:
 @given(st.integers(0, 10_000))
 @settings(max_examples=10)
 def test_source_by_hand(seed: int) -> None:
-    shop = Shop(seed)
+    shop = Case(seed)
     pool = shop.pool
 
     def expected(row: int, item: int) -> Row:
@@ -505,15 +507,15 @@ def test_within_query_by_hand(values: list[list[float]]) -> None:
             at += 1
 
 
-def computed(features: FeatureSet, shop: Shop) -> FeatureMatrix:
-    features.fit(shop.past, shop.known)
+def computed(features: FeatureSet, shop: Case) -> FeatureMatrix:
+    features.fit(shop.shop)
     return features.compute(shop.pool, shop.queries)
 
 
 @pytest.mark.parametrize("name", ["base", "standard", "full"])
 def test_sets(name: str) -> None:
     """Column names carry the family; every family of a smaller set is in `full`; threads and blocks change nothing."""
-    shop = Shop(1)
+    shop = Case(1)
     features = chosen(name)
     matrix = computed(features, shop)
     assert matrix.values.shape == (len(shop.pool), len(matrix.names))
@@ -525,7 +527,7 @@ def test_sets(name: str) -> None:
 
 
 def test_small_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    shop = Shop(2)
+    shop = Case(2)
     whole = computed(chosen("full"), shop)
     monkeypatch.setattr(features_base, "BLOCK", 5)
     np.testing.assert_array_equal(computed(chosen("full", threads=3), shop).values, whole.values)
@@ -535,13 +537,13 @@ def test_small_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch
 def test_each_family_alone(family: str, tmp_path: Path) -> None:
     """The same twice, in any row order of the source, whatever the future holds, and after save and open."""
     families = [family] if family != "within_query" else ["source", "user_item", "within_query"]
-    shop = Shop(5)
+    shop = Case(5)
     features = chosen("full", families=families)
     values = computed(features, shop).values
     assert len(values)
     np.testing.assert_array_equal(computed(chosen("full", families=families), shop).values, values)
-    np.testing.assert_array_equal(computed(chosen("full", families=families), Shop(5, shuffle=True)).values, values)
-    np.testing.assert_array_equal(computed(chosen("full", families=families), Shop(5, scramble_future=True)).values, values)
+    np.testing.assert_array_equal(computed(chosen("full", families=families), Case(5, shuffle=True)).values, values)
+    np.testing.assert_array_equal(computed(chosen("full", families=families), Case(5, scramble_future=True)).values, values)
     features.save(tmp_path / "set")
     again = FeatureSet.open(tmp_path / "set")
     np.testing.assert_array_equal(again.compute(shop.pool, shop.queries).values, values)
@@ -550,18 +552,18 @@ def test_each_family_alone(family: str, tmp_path: Path) -> None:
 def test_the_poison_is_poisonous() -> None:
     """A family that was given the whole log instead of the past would show that the future differs."""
     tables = []
-    for shop in (Shop(5), Shop(5, scramble_future=True)):
+    for shop in (Case(5), Case(5, scramble_future=True)):
         family = Item()
-        family.fit(shop.log, shop.catalogue)
+        family.fit(Shop(shop.log, shop.catalogue))
         tables.append(family.table)
     assert tables[0].shape != tables[1].shape or not np.array_equal(*tables, equal_nan=True)
 
 
 def test_families_without_anything_to_learn_from() -> None:
     """An empty log and an item that came after the fit are described, not refused."""
-    shop = Shop(7)
+    shop = Case(7)
     features = chosen("full")
-    features.fit(shop.past.before(0), shop.known.before(0))
+    features.fit(shop.shop.before(0))
     assert len(features.compute(shop.pool, shop.queries).values) == len(shop.pool)
     empty = shop.pool.where(np.zeros(len(shop.pool), dtype=bool))
     assert features.compute(empty, shop.queries).values.shape[0] == 0
@@ -572,7 +574,7 @@ def test_mistakes_are_told_by_name() -> None:
         chosen("full", families=["sorce"])
     with pytest.raises(ConfigError, match="more than once: item"):
         chosen("full", families=["item", "item"])
-    shop = Shop(1)
+    shop = Case(1)
     wrong = FeatureSet(families=["source", "w"], definitions={"source": Source(), "w": WithinQuery(of=["source__fushion"])})
     with pytest.raises(ConfigError, match="source__fushion"):
         computed(wrong, shop)

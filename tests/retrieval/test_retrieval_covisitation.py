@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from recsys.errors import ConfigError
 from recsys.retrieval import Covisitation, covisitation
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 
 DAY = MILLISECONDS_PER_DAY
 PLAIN = {"step_power": 0.0, "age_half_life_days": None, "popularity_power": 0.0, "hop2": 0.0, "recency_power": 0.0}
@@ -47,7 +47,7 @@ def log_of(rows: list[tuple[int, int, int, int]], unit: int = DAY // 4) -> Event
 
 def fitted(log: EventLog, **kwargs) -> Covisitation:
     retriever = Covisitation(**kwargs)
-    retriever.fit(log, Catalogue.empty(log.items, log.item_born))
+    retriever.fit(Shop.of(log))
     return retriever
 
 
@@ -166,7 +166,7 @@ class TestRetrieval:
     def test_an_unknown_user_and_an_empty_log_get_nothing(self) -> None:
         log = log_of([(0, 0, 0, 0), (0, 1, 0, 1)])
         assert (fitted(log).retrieve(Queries.at(log, np.array([-1], np.int32), DAY), 3).item == -1).all()
-        nothing = log.before(0)
+        nothing = Shop.of(log).before(0).log
         queries = Queries.at(log, np.array([0], np.int32), DAY)
         assert (fitted(nothing).retrieve(queries, 3).item == -1).all()
 
@@ -178,8 +178,8 @@ class TestContinuedFit:
         log = log_of(rows)
         continued = Covisitation(**chosen)
         for cutoff in cutoffs:
-            past = log.before(cutoff * DAY // 4)
-            continued.fit(past, Catalogue.empty(past.items, past.item_born))
+            past = Shop.of(log).before(cutoff * DAY // 4).log
+            continued.fit(Shop.of(past))
             fresh = fitted(past, **chosen)
             for name, array in fresh.state().items():
                 np.testing.assert_array_equal(continued.state()[name], array, err_msg=name)
@@ -188,15 +188,15 @@ class TestContinuedFit:
         rng = np.random.default_rng(0)
         rows = [(int(u), int(i), 0, t) for t, (u, i) in enumerate(rng.integers(0, 9, size=(60, 2)))]
         log = log_of(rows)
-        r = fitted(log.before(40 * DAY // 4))
+        r = fitted(Shop.of(log).before(40 * DAY // 4).log)
         counted = []
         from recsys.retrieval import _pairs as pairs
 
         plain = pairs.pairs_back
         monkeypatch.setattr(pairs, "pairs_back", lambda first, *rest: counted.append(first) or plain(first, *rest))
-        r.fit(log, Catalogue.empty(log.items, log.item_born))
+        r.fit(Shop.of(log))
         other = log_of([(u, i // 2, k, t) for u, i, k, t in rows])
-        r.fit(other, Catalogue.empty(other.items, other.item_born))
+        r.fit(Shop.of(other))
         assert counted == [40, 0]
 
     def test_blocks_change_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,9 @@ from recsys.component import construct
 from recsys.errors import ConfigError
 from recsys.retrieval import EASE, ItemKNN, RP3Beta
 from recsys.retrieval.item_to_item import ItemToItem
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 
 DAY = MILLISECONDS_PER_DAY
 ONE = {"view": 1.0, "addtocart": 1.0, "transaction": 1.0}
@@ -29,7 +29,7 @@ def log() -> EventLog:
 
 
 def fitted(retriever: ItemToItem, log: EventLog) -> ItemToItem:
-    retriever.fit(log, Catalogue.empty(log.items, log.item_born))
+    retriever.fit(Shop.of(log))
     return retriever
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from recsys.retrieval import SessionKNN
 from recsys.retrieval.session_knn import decay
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 
 DAY = MILLISECONDS_PER_DAY
 MINUTE = 60_000
@@ -61,7 +61,7 @@ def log_of(rows: list[tuple[int, int, int, int]], unit: int = 10 * MINUTE) -> Ev
 
 def fitted(log: EventLog, **kwargs) -> SessionKNN:
     retriever = SessionKNN(**kwargs)
-    retriever.fit(log, Catalogue.empty(log.items, log.item_born))
+    retriever.fit(Shop.of(log))
     return retriever
 
 
@@ -191,4 +191,4 @@ def test_decay(kind, expected: list[float]) -> None:
 def test_an_empty_log_and_an_unknown_user_get_nothing() -> None:
     log = log_of([(0, 0, 0, 0), (0, 1, 0, 1)])
     assert (fitted(log).retrieve(Queries.at(log, np.array([-1], np.int32), DAY), 3).item == -1).all()
-    assert (fitted(log.before(0)).retrieve(Queries.at(log, np.array([0], np.int32), DAY), 3).item == -1).all()
+    assert (fitted(Shop.of(log).before(0).log).retrieve(Queries.at(log, np.array([0], np.int32), DAY), 3).item == -1).all()

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from recsys.component import construct
 from recsys.errors import ConfigError
 from recsys.retrieval import EASE, SLIT
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 
 DAY = MILLISECONDS_PER_DAY
 WEIGHTS = {"view": 0.2, "addtocart": 0.6, "transaction": 1.0}
@@ -29,7 +29,7 @@ def log_of(rows: list[tuple[int, int, int, int]]) -> EventLog:
 
 def fitted(log: EventLog, **options: object) -> SLIT:
     model = SLIT(**options)
-    model.fit(log, Catalogue.empty(log.items, log.item_born))
+    model.fit(Shop.of(log))
     return model
 
 
@@ -106,7 +106,7 @@ def test_what_follows_is_not_what_came_before() -> None:
     assert links[even, odd].min() > 0.3
     assert links[odd, even].max() < 0.1
     ease = EASE(regularization=1.0)
-    ease.fit(log, Catalogue.empty(log.items, log.item_born))
+    ease.fit(Shop.of(log))
     together = ease.matrix.matrix(log.n_items).toarray()
     np.testing.assert_allclose(together[even, odd], together[odd, even], rtol=0.3)
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.retrieval import UserKNN
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 
 DAY = MILLISECONDS_PER_DAY
 WEIGHTS = {"view": 1.0, "addtocart": 3.0, "transaction": 5.0}
@@ -29,7 +29,7 @@ def log_of(rows: list[tuple[int, int, int, int]]) -> EventLog:
 
 def fitted(log: EventLog, **options: object) -> UserKNN:
     model = UserKNN(**options)
-    model.fit(log, Catalogue.empty(log.items, log.item_born))
+    model.fit(Shop.of(log))
     return model
 
 

@@ -12,13 +12,13 @@ from omegaconf import OmegaConf
 from recsys.component import construct
 from recsys.datasets.base import Dataset, Funnel
 from recsys.datasets.retailrocket import from_frames
-from recsys.datasets.simulation import Shop, simulate
+from recsys.datasets.simulation import Simulated, simulate
 from recsys.retrieval import Retriever
-from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
 from recsys.shop.kinds import EventKind
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries, pair_key
+from recsys.shop.shop import Shop
 
 CONF = Path(__file__).parents[2] / "conf"
 K = 30
@@ -46,12 +46,12 @@ def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def shop() -> Shop:
+def shop() -> Simulated:
     return simulate(0.002, seed=3)
 
 
 @pytest.fixture(scope="module")
-def dataset(shop: Shop) -> Dataset:
+def dataset(shop: Simulated) -> Dataset:
     return dataset_of(shop)
 
 
@@ -63,7 +63,7 @@ def cutoff(dataset: Dataset) -> int:
 @pytest.fixture(scope="module")
 def queries(dataset: Dataset, cutoff: int) -> Queries:
     """All users who touched two items, one who touched one, and a visitor that nobody knows."""
-    past = dataset.log.before(cutoff)
+    past = dataset.before(cutoff).log
     pairs = np.unique(pair_key(past.user, past.item))
     touched = np.bincount(pairs >> 32, minlength=past.n_users)
     users = np.concatenate([np.flatnonzero(touched > 1)[:150], np.flatnonzero(touched == 1)[:1], [-1]])
@@ -80,13 +80,13 @@ def ranking(fitted: Retriever, queries: Queries) -> Ranking:
     return fitted.retrieve(queries, K)
 
 
-def dataset_of(shop: Shop) -> Dataset:
+def dataset_of(shop: Simulated) -> Dataset:
     return from_frames(shop.events, shop.properties, shop.tree, name="shop", source="shop", funnel=Funnel())
 
 
 def fit(settings: dict[str, Any], dataset: Dataset, cutoff: int) -> Retriever:
     retriever = construct(settings, "retriever")
-    retriever.fit(dataset.log.before(cutoff), dataset.catalogue.before(cutoff))
+    retriever.fit(dataset.before(cutoff))
     return retriever
 
 
@@ -122,7 +122,7 @@ def same(a: Ranking, b: Ranking) -> None:
 
 def test_lists_are_well_formed(ranking: Ranking, queries: Queries, dataset: Dataset, cutoff: int) -> None:
     well_formed(ranking, len(queries), K)
-    assert ranking.item.max() < dataset.catalogue.before(cutoff).n_items
+    assert ranking.item.max() < dataset.before(cutoff).catalogue.n_items
     assert (ranking.length > 0).mean() > 0.5, "hardly a list has an item"
 
 
@@ -152,8 +152,8 @@ def test_a_later_cutoff_goes_on_from_an_earlier_one(
     for earlier, at in ((fitted, later), (fit(settings, dataset, later), cutoff)):
         before = {name: array.copy() for name, array in earlier.state().items()}
         gone_on, fresh = earlier.twin(), fit(settings, dataset, at)
-        gone_on.fit(dataset.log.before(at), dataset.catalogue.before(at))
-        asked = Queries.at(dataset.log.before(at), queries.user, at)
+        gone_on.fit(dataset.before(at))
+        asked = Queries.at(dataset.before(at).log, queries.user, at)
         same(gone_on.retrieve(asked, K), fresh.retrieve(asked, K))
         for name, array in earlier.state().items():
             np.testing.assert_array_equal(before[name], array, err_msg=name)
@@ -182,7 +182,7 @@ def test_no_query(fitted: Retriever, queries: Queries) -> None:
 def test_items_that_are_new_since_the_fit_are_passed_over(
     fitted: Retriever, queries: Queries, dataset: Dataset, cutoff: int
 ) -> None:
-    unknown = dataset.catalogue.before(cutoff).n_items + 5
+    unknown = dataset.before(cutoff).catalogue.n_items + 5
     item = np.where(np.arange(len(queries.item)) % 2 == 0, unknown, queries.item).astype(np.int32)
     later = Queries(queries.user, queries.time, queries.indptr, item, queries.kind, queries.event_time)
     well_formed(fitted.retrieve(later, K), len(queries), K)
@@ -192,7 +192,7 @@ def test_items_that_are_new_since_the_fit_are_passed_over(
 def test_a_log_with_hardly_an_event(settings: dict[str, Any], events: tuple[list[int], list[int]]) -> None:
     log = small_log(*events)
     retriever = construct(settings, "retriever")
-    retriever.fit(log, Catalogue.empty(log.items, log.item_born))
+    retriever.fit(Shop.of(log))
     queries = Queries.at(log, np.array([-1, *range(log.n_users)], dtype=np.int32), 10 * DAY)
     ranking = retriever.retrieve(queries, 4)
     well_formed(ranking, len(queries), 4)
@@ -211,17 +211,17 @@ def test_seen_items_as_the_policy_says(
 
 
 def test_the_future_is_out_of_reach(
-    settings: dict[str, Any], fitted: Retriever, ranking: Ranking, queries: Queries, shop: Shop, cutoff: int
+    settings: dict[str, Any], fitted: Retriever, ranking: Ranking, queries: Queries, shop: Simulated, cutoff: int
 ) -> None:
     """Events and property changes at and after the cutoff are scrambled: nothing before it may move by a digit."""
     poisoned = dataset_of(
-        Shop(
+        Simulated(
             scrambled(shop.events, cutoff, "visitorid", "itemid", "event"),
             scrambled(shop.properties, cutoff, "itemid", "value"),
             shop.tree,
         )
     )
-    past = poisoned.log.before(cutoff)
+    past = poisoned.before(cutoff).log
     retriever = fit(settings, poisoned, cutoff)
     same(retriever.retrieve(Queries.at(past, queries.user, cutoff), K), ranking)
     before, after = fitted.state(), retriever.state()

@@ -12,6 +12,7 @@ from recsys.shop.catalogue import Catalogue, CategoryTree
 from recsys.shop.events import EventLog
 from recsys.shop.kinds import EventKind
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 
 DAY = 86_400_000
 VIEW, CART, BUY = EventKind
@@ -52,7 +53,7 @@ class TestALS:
         )
         confidence = model._confidence
         monkeypatch.setattr(model, "_confidence", lambda *args: seen.append((*args, confidence(*args))) or seen[-1][-1])
-        model.fit(shop, Catalogue.empty(shop.items, shop.item_born))
+        model.fit(Shop.of(shop))
         row, column, weight, _, result = seen[0]
         oracle = sparse.csr_matrix(bm25_weight(sparse.csr_matrix((weight, (column, row))), K1=1.5, B=0.6).T)
         np.testing.assert_allclose(np.asarray(oracle[row, column]).ravel(), result, rtol=1e-5)
@@ -69,7 +70,7 @@ class TestALS:
         queries = Queries.at(shop, np.arange(300, dtype=np.int32), int(shop.time[-1]) + 1)
         scores = []
         for model in models:
-            model.fit(shop, catalogue)
+            model.fit(Shop.of(shop, catalogue))
             scores.append(model.query_vectors(queries) @ model.item_factors.T)
         apart = [np.linalg.norm(scores[0] - each) / np.linalg.norm(scores[0]) for each in scores[1:]]
         assert 0 < apart[0] < 1.5 * apart[1]
@@ -80,8 +81,8 @@ class TestALS:
         monkeypatch.setattr(ALS, "_factorise", lambda self, log, n, start: made.append(n) or factorise(self, log, n, start))
         model = ALS(factors=8, iterations=10, shared=0.7, threads=1)
         for n in (len(shop) - 1, len(shop)):
-            log = shop.before(int(shop.time[n - 1]) + 1)
-            model.fit(log, Catalogue.empty(log.items, log.item_born))
+            log = Shop.of(shop).before(int(shop.time[n - 1]) + 1).log
+            model.fit(Shop.of(log))
         assert made == [7, 3, 3]
 
 
@@ -91,7 +92,7 @@ class TestItem2Vec:
         events = [(u, 10 * (u % 2) + (u + step) % 6, VIEW, step) for u in range(40) for step in range(6)]
         log = log_of(*events)
         model = Item2Vec(factors=4)
-        model.fit(log, Catalogue.empty(log.items, log.item_born))
+        model.fit(Shop.of(log))
         score = proposed(model, log, user=1, day=7, k=12)
         own, other = [score[10 + i] for i in range(6)], [score[i] for i in range(6)]
         assert min(own) > 0.5 > 0.1 > max(np.abs(other))
@@ -114,7 +115,7 @@ class TestTrending:
         steady = [(u, 1, VIEW, day + 0.5) for u, day in enumerate(range(30))]
         log = log_of(*steady, *rising)
         model = Trending(window_days=2, before_days=20, smoothing=1.0, weights={"view": 1.0})
-        model.fit(log, Catalogue.empty(log.items, log.item_born))
+        model.fit(Shop.of(log))
         # The windows end just after the last event, at day 29.5: two days hold 2 steady views, the 20 before them 20.
         assert proposed(model, log, 0, 30) == pytest.approx({0: 6 / (0 + 1), 1: 2 / (20 * 2 / 20 + 1)})
 
@@ -127,7 +128,7 @@ class TestCategory:
         log = log_of(*((9, i, VIEW, 1) for i in (0, 0, 1, 2, 3, 3, 3, 3)))
         catalogue = catalogue_of(log, self.tree, category=["boots", "boots", "sandals", "hats"])
         model = Category(level_decay=0.5, half_life_days=1000, weights={"view": 1.0}, levels=2)
-        model.fit(log, catalogue)
+        model.fit(Shop.of(log, catalogue))
         queries = Queries.at(log_of((1, 0, VIEW, 1)), np.array([0], np.int32), 2 * DAY)
         ranking = model.retrieve(queries, 5)
         assert ranking.item.tolist() == [[0, 1, 2, -1, -1]]
@@ -136,7 +137,7 @@ class TestCategory:
     def test_recent_events_count_more(self) -> None:
         log = log_of((1, 0, VIEW, 0), (2, 0, VIEW, 0), (3, 1, VIEW, 20))
         model = Category(half_life_days=10, levels=1, weights={"view": 1.0})
-        model.fit(log, catalogue_of(log, category=["a", "a"]))
+        model.fit(Shop.of(log, catalogue_of(log, category=["a", "a"])))
         assert proposed(model, log, 1, 30) == pytest.approx({0: 0.5 / 1.5, 1: 1 / 1.5})
 
 
@@ -146,7 +147,7 @@ class TestProperties:
         log = log_of(*((u, u, VIEW, 0) for u in range(4)))
         catalogue = catalogue_of(log, name=["red wool", "wool red", "red felt", None])
         model = Properties(popularity_power=0.0)
-        model.fit(log, catalogue)
+        model.fit(Shop.of(log, catalogue))
         red, wool = np.log(4 / 3), np.log(4 / 2)
         assert proposed(model, log, 0, 1) == pytest.approx({1: 1.0, 2: red / np.hypot(red, wool)})
         assert proposed(model, log, 3, 1) == {}
@@ -155,12 +156,12 @@ class TestProperties:
         log = log_of(*((u, u, VIEW, 0) for u in range(4)))
         catalogue = catalogue_of(log, colour=["red", None, "red", None], brand=[None, "red", None, "red"])
         model = Properties()
-        model.fit(log, catalogue)
+        model.fit(Shop.of(log, catalogue))
         assert list(proposed(model, log, 0, 1)) == [2]
         assert list(proposed(model, log, 1, 1)) == [3]
 
     def test_popularity_breaks_the_tie_of_equal_texts(self) -> None:
         log = log_of((0, 0, VIEW, 0), (1, 1, VIEW, 0), (2, 2, BUY, 0), (3, 3, VIEW, 0))
         model = Properties(popularity_power=0.5)
-        model.fit(log, catalogue_of(log, name=["cup", "cup", "cup", "pot"]))
+        model.fit(Shop.of(log, catalogue_of(log, name=["cup", "cup", "cup", "pot"])))
         assert list(proposed(model, log, 0, 1)) == [2, 1]

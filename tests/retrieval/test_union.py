@@ -14,6 +14,7 @@ from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
 from recsys.shop.pools import RRF_CONSTANT, CandidatePool, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 
 DAY = 86_400_000
 item_lists = st.lists(st.integers(0, 11), unique=True, max_size=8)
@@ -25,7 +26,8 @@ class Fixed(Retriever):
 
     items: list[int]
 
-    def fit(self, log: EventLog, catalogue: Catalogue) -> None:
+    def fit(self, past: Shop) -> None:
+        log = past.log
         self.log = log
 
     def retrieve(self, queries: Queries, k: int) -> Ranking:
@@ -149,13 +151,13 @@ class TestLearning:
     def test_quotas_go_where_the_purchases_were(self) -> None:
         log = shop()
         union = self.union(budget="learn")
-        union.fit(log, Catalogue.empty(log.items, log.item_born))
+        union.fit(Shop.of(log))
         assert union.plan[0][0] == "history"
 
     def test_weights_go_where_the_purchases_were(self) -> None:
         log = shop()
         union = self.union(fusion="learned")
-        union.fit(log, Catalogue.empty(log.items, log.item_born))
+        union.fit(Shop.of(log))
         assert union.weight["history"] > 0
         assert union.weight["useless"] == 0
         assert union.learned() == {"weight/useless": 0.0, "weight/history": 2.0}
@@ -163,16 +165,16 @@ class TestLearning:
     def test_the_sources_end_up_fitted_on_the_whole_log(self) -> None:
         log = shop()
         union = self.union(budget="learn", fusion="learned")
-        union.fit(log, Catalogue.empty(log.items, log.item_born))
+        union.fit(Shop.of(log))
         assert len(union.definitions["useless"].log) == len(log)
 
     def test_what_is_learned_does_not_depend_on_earlier_fits(self) -> None:
         log = shop()
         catalogue = Catalogue.empty(log.items, log.item_born)
         fresh, used = self.union(budget="learn", fusion="learned"), self.union(budget="learn", fusion="learned")
-        used.fit(log.before(40 * DAY), catalogue.before(40 * DAY))
-        used.fit(log, catalogue)
-        fresh.fit(log, catalogue)
+        used.fit(Shop.of(log, catalogue).before(40 * DAY))
+        used.fit(Shop.of(log, catalogue))
+        fresh.fit(Shop.of(log, catalogue))
         assert fresh.learned() == used.learned()
         queries = Queries.at(log, np.arange(5, dtype=np.int32), 100 * DAY)
         same(fresh.pool(queries, 30), used.pool(queries, 30))
@@ -180,7 +182,7 @@ class TestLearning:
     def test_a_log_with_nothing_to_learn_from_leaves_the_settings(self) -> None:
         log = EventLog.build(np.array([1]), np.array([2]), np.array([0], np.int8), np.array([5]))
         union = self.union(budget="learn", fusion="learned", quotas={"history": 5})
-        union.fit(shop(), Catalogue.empty(shop().items, shop().item_born))
-        union.fit(log, Catalogue.empty(log.items, log.item_born))
+        union.fit(Shop.of(shop()))
+        union.fit(Shop.of(log))
         assert union.plan == [("history", 5)]
         assert union.weight == {"useless": 1.0, "history": 1.0}

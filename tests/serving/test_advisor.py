@@ -28,10 +28,10 @@ def shop() -> Dataset:
 def model(shop: Dataset) -> TwoStageRecommender:
     families = {"source": Source(), "user_item": UserItem(), "item": Item(), "user": User()}
     features = FeatureSet(families=list(families), definitions=families)
-    fold = SPLIT.fold(shop.log)
-    labels = [SPLIT.label_task(shop.log, window) for window in fold.labels]
+    fold = SPLIT.fold(shop)
+    labels = [SPLIT.label_task(shop, window) for window in fold.labels]
     recommender = TwoStageRecommender(ALS(factors=8, iterations=3), features, LambdaRank(trees=20, min_data_in_leaf=5), 50)
-    return recommender.fit(shop.log, shop.catalogue, fold.test.cutoff, labels)
+    return recommender.fit(shop, fold.test.cutoff, labels)
 
 
 @pytest.fixture(scope="module")

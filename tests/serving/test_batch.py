@@ -36,7 +36,7 @@ def model(shop: Dataset) -> TwoStageRecommender:
     families = {"source": Source(), "user_item": UserItem()}
     features = FeatureSet(families=list(families), definitions=families)
     ranker = Rule(weights={"user_item__weight_hl_30d": 1.0, "source__als_rrf": 1.0})
-    return TwoStageRecommender(ALS(factors=8, iterations=2), features, ranker, 30).fit(shop.log, shop.catalogue, CUTOFF)
+    return TwoStageRecommender(ALS(factors=8, iterations=2), features, ranker, 30).fit(shop, CUTOFF)
 
 
 @pytest.fixture(scope="module")

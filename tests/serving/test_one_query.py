@@ -39,10 +39,10 @@ def shop() -> Dataset:
 
 @pytest.fixture(scope="module")
 def model(shop: Dataset) -> TwoStageRecommender:
-    fold = SPLIT.fold(shop.log)
-    labels = [SPLIT.label_task(shop.log, window) for window in fold.labels]
+    fold = SPLIT.fold(shop)
+    labels = [SPLIT.label_task(shop, window) for window in fold.labels]
     wide = parts("retriever=hybrid", f"retriever.sources=[{SOURCES}]", "features=full", "ranker.trees=20")
-    return TwoStageRecommender(*wide, candidates=60).fit(shop.log, shop.catalogue, fold.test.cutoff, labels)
+    return TwoStageRecommender(*wide, candidates=60).fit(shop, fold.test.cutoff, labels)
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +79,9 @@ def test_its_list(model: TwoStageRecommender, queries: Queries):
 
 def test_als_at_any_place_among_any_number(shop: Dataset):
     retriever, _, _ = parts("retriever=als")
-    cutoff = SPLIT.fold(shop.log).test.cutoff
-    retriever.fit(shop.log.before(cutoff), shop.catalogue.before(cutoff))
-    history = shop.log.before(cutoff)
+    cutoff = SPLIT.fold(shop).test.cutoff
+    retriever.fit(shop.before(cutoff))
+    history = shop.before(cutoff).log
     queries = Queries.at(history, np.arange(0, 300, dtype=np.int32), cutoff)
     together = retriever.retrieve(queries, 50)
     for first, last in ((0, 1), (3, 4), (5, 21), (8, 17), (250, 300)):

@@ -50,18 +50,18 @@ def shop(tree):
 
 
 def test_properties_are_read_as_of_a_time(shop):
-    assert values(shop.before(10), "790") == [None] * 4
-    assert values(shop.before(11), "790") == ["n15.500", None, None, None]
-    assert values(shop.before(20), "790") == ["n15.500", None, None, None]
+    assert values(shop._before(10), "790") == [None] * 4
+    assert values(shop._before(11), "790") == ["n15.500", None, None, None]
+    assert values(shop._before(20), "790") == ["n15.500", None, None, None]
     assert values(shop, "790") == ["12", "dear", None, None]
 
 
 def test_items_born_later_are_not_counted(shop):
-    assert [shop.before(t).n_items for t in (-4, -3, -1, 0, 99)] == [0, 1, 3, 4, 4]
+    assert [shop._before(t).n_items for t in (-4, -3, -1, 0, 99)] == [0, 1, 3, 4, 4]
 
 
 def test_prices_are_numbers_with_or_without_an_n(shop):
-    np.testing.assert_array_equal(shop.before(11).price, np.array([15.5, np.nan, np.nan, np.nan], dtype=np.float32))
+    np.testing.assert_array_equal(shop._before(11).price, np.array([15.5, np.nan, np.nan, np.nan], dtype=np.float32))
     np.testing.assert_array_equal(shop.price, np.array([12, np.nan, np.nan, np.nan], dtype=np.float32))
 
 
@@ -71,12 +71,12 @@ def test_available(shop):
 
 def test_names(shop):
     assert list(shop.names()) == ["Lamp", None, None, None]
-    assert list(shop.before(20).names()) == [None] * 4
+    assert list(shop._before(20).names()) == [None] * 4
 
 
 def test_categories_are_numbers_of_the_tree(shop):
     assert [shop.tree.category.ids[n] if n >= 0 else None for n in shop.category] == ["9", None, None, None]
-    assert shop.tree.category.ids[shop.before(30).category[0]] == "3"
+    assert shop.tree.category.ids[shop._before(30).category[0]] == "3"
 
 
 def test_categories_without_a_tree_are_roots():
@@ -100,7 +100,7 @@ def test_an_empty_catalogue_knows_nothing(ids):
     assert np.isnan(empty.available).all()
     assert list(empty.names()) == [None] * 4
     assert list(empty.category) == [-1] * 4
-    assert empty.before(-2).n_items == 2
+    assert empty._before(-2).n_items == 2
 
 
 def test_of_two_changes_at_one_time_the_greater_text_holds():
@@ -113,7 +113,7 @@ def test_latest_is_the_newest_change_before_the_time(changes, t):
     for item, time, name, value in sorted(changes, key=lambda change: (change[1], change[3])):
         if time < t:
             known[item, name] = value
-    seen = catalogue(changes).before(t)
+    seen = catalogue(changes)._before(t)
     for name in ("colour", "size"):
         assert values(seen, name) == [known.get((item, name)) for item in ITEMS]
 
@@ -121,7 +121,7 @@ def test_latest_is_the_newest_change_before_the_time(changes, t):
 @given(CHANGES, st.integers(0, 10))
 def test_the_past_keeps_its_numbers_whatever_comes_later(changes, t):
     past = catalogue([change for change in changes if change[1] < t])
-    seen = catalogue(changes).before(t)
+    seen = catalogue(changes)._before(t)
     for name in ("item", "time", "prop", "value"):
         np.testing.assert_array_equal(getattr(seen, name), getattr(past, name), err_msg=name)
     assert list(seen.texts.ids[: len(past.texts)]) == list(past.texts.ids)

@@ -14,6 +14,7 @@ from recsys.shop.events import EventLog, days
 from recsys.shop.identity import Vocabulary
 from recsys.shop.kinds import KINDS, EventKind
 from recsys.shop.queries import Queries, Truth, pair_key
+from recsys.shop.shop import Shop
 
 EVENT = st.tuples(st.integers(0, 6), st.integers(0, 8), st.integers(0, 2), st.integers(0, 20))
 EVENTS = st.lists(EVENT, min_size=1, max_size=40)
@@ -72,11 +73,11 @@ def test_events_are_sorted_by_time(log):
 
 
 def test_before_excludes_its_own_time(log):
-    past = log.before(20)
+    past = Shop.of(log).before(20).log
     assert own(past) == [("a", "y", 2, 10)]
     assert (past.n_users, past.n_items) == (1, 2)
-    assert log.before(5).n_items == 0
-    assert log.before(6).n_items == 1
+    assert Shop.of(log).before(5).log.n_items == 0
+    assert Shop.of(log).before(6).log.n_items == 1
 
 
 def test_between_includes_its_start_and_excludes_its_end(log):
@@ -85,7 +86,7 @@ def test_between_includes_its_start_and_excludes_its_end(log):
 
 
 def test_views_share_memory(log):
-    assert np.shares_memory(log.before(20).time, log.time)
+    assert np.shares_memory(Shop.of(log).before(20).log.time, log.time)
 
 
 def test_by_user_lists_each_users_events_oldest_first(log):
@@ -119,15 +120,15 @@ def test_the_past_is_what_a_log_without_a_future_would_be(events, catalogue, t):
     past = [e for e in events if e[3] < t]
     listed = [row for row in catalogue if row[1] < t]
     if past:
-        assert_same(build(events, catalogue).before(t), build(past, listed))
+        assert_same(build(events, catalogue)._before(t), build(past, listed))
     else:
-        assert len(build(events, catalogue).before(t)) == 0
+        assert len(build(events, catalogue)._before(t)) == 0
 
 
 @given(EVENTS, st.integers(0, 21), st.integers(0, 21))
 def test_before_and_between_share_out_the_events(events, a, b):
     log, (a, b) = build(events), sorted((a, b))
-    assert own(log.before(b)) == own(log.before(a)) + own(log.between(a, b))
+    assert own(Shop.of(log).before(b).log) == own(Shop.of(log).before(a).log) + own(log.between(a, b))
 
 
 @given(EVENTS, EVENTS)
@@ -191,7 +192,7 @@ def test_days_in_milliseconds():
 
 @given(EVENTS, st.lists(st.integers(-1, 8), max_size=6), st.integers(0, 21))
 def test_a_query_sees_its_own_users_past(events, users, t):
-    history = build(events).before(t)
+    history = build(events)._before(t)
     users = np.array([u for u in users if u < history.n_users], dtype=np.int32)
     queries = Queries.at(history, users, t)
     seen = [
@@ -204,9 +205,9 @@ def test_a_query_sees_its_own_users_past(events, users, t):
 
 
 def test_queries_refuse_a_history_that_reaches_into_the_future(log):
-    with pytest.raises(ValueError, match=r"log\.before"):
+    with pytest.raises(ValueError, match=r"shop\.before"):
         Queries.at(log, np.array([0], dtype=np.int32), 30)
-    assert len(Queries.at(log.before(30), np.array([0], dtype=np.int32), 30)) == 1
+    assert len(Queries.at(Shop.of(log).before(30).log, np.array([0], dtype=np.int32), 30)) == 1
 
 
 def test_queries_can_be_taken(log):

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from recsys.errors import ConfigError
 from recsys.shop.events import EventLog
 from recsys.shop.kinds import EventKind
+from recsys.shop.shop import Shop
 from recsys.shop.splits import Rolling, Split, Window
 
 VIEW, ADDTOCART, TRANSACTION = EventKind
@@ -22,30 +23,32 @@ def make_log(rows: list[tuple[str, str, int, int]]) -> EventLog:
     )
 
 
-SHOP = make_log(
-    [
-        ("ann", "a", VIEW, 1),
-        ("ann", "b", VIEW, 2),
-        ("bob", "a", VIEW, 2),
-        ("cat", "c", VIEW, 3),
-        ("ann", "b", TRANSACTION, 11),
-        ("ann", "a", TRANSACTION, 11),
-        ("ann", "c", TRANSACTION, 12),
-        ("bob", "new", TRANSACTION, 12),
-        ("cat", "c", ADDTOCART, 13),
-        ("dan", "a", TRANSACTION, 13),
-        ("ann", "a", TRANSACTION, 25),
-    ]
+SHOP = Shop.of(
+    make_log(
+        [
+            ("ann", "a", VIEW, 1),
+            ("ann", "b", VIEW, 2),
+            ("bob", "a", VIEW, 2),
+            ("cat", "c", VIEW, 3),
+            ("ann", "b", TRANSACTION, 11),
+            ("ann", "a", TRANSACTION, 11),
+            ("ann", "c", TRANSACTION, 12),
+            ("bob", "new", TRANSACTION, 12),
+            ("cat", "c", ADDTOCART, 13),
+            ("dan", "a", TRANSACTION, 13),
+            ("ann", "a", TRANSACTION, 25),
+        ]
+    )
 )
 
 
-def asked(split: Split, log: EventLog = SHOP) -> dict[str, dict[str, float]]:
+def asked(split: Split, shop: Shop = SHOP) -> dict[str, dict[str, float]]:
     """Truth of the test task under own ids."""
-    task = split.test_task(log, split.fold(log).test)
+    task = split.test_task(shop, split.fold(shop).test)
     truth = task.truth
     return {
-        str(log.users.ids[user]): {
-            str(log.items.ids[i]): float(g) for i, g in zip(truth.item[s:e], truth.grade[s:e], strict=True)
+        str(shop.log.users.ids[user]): {
+            str(shop.log.items.ids[i]): float(g) for i, g in zip(truth.item[s:e], truth.grade[s:e], strict=True)
         }
         for user, s, e in zip(task.queries.user, truth.indptr[:-1], truth.indptr[1:], strict=True)
     }
@@ -70,13 +73,13 @@ def test_cold_items_can_be_kept_as_certain_misses():
     truth = asked(split)
     assert truth["bob"] == {"new": 4}
     task = split.test_task(SHOP, split.fold(SHOP).test)
-    assert task.truth.item.max() >= SHOP.before(10 * DAY).n_items
+    assert task.truth.item.max() >= SHOP.before(10 * DAY).log.n_items
 
 
 def test_grade_is_that_of_the_strongest_event():
     log = make_log([("u", "i", VIEW, 1), ("u", "i", ADDTOCART, 5), ("u", "i", TRANSACTION, 6), ("u", "i", VIEW, 7)])
     split = Split(cutoff=at_day(4), target_events=["addtocart", "transaction"], label_cutoffs=0)
-    assert asked(split, log) == {"u": {"i": 4}}
+    assert asked(split, Shop.of(log)) == {"u": {"i": 4}}
 
 
 def test_every_exclusion_is_counted():
@@ -101,13 +104,13 @@ def test_horizon_ends_the_window_just_before():
 def test_an_event_at_the_cutoff_belongs_to_the_window():
     log = make_log([("u", "i", VIEW, 1), ("u", "i", TRANSACTION, 4)])
     split = Split(cutoff=at_day(4), label_cutoffs=0)
-    task = split.test_task(log, split.fold(log).test)
+    task = split.test_task(Shop.of(log), split.fold(Shop.of(log)).test)
     assert task.queries.kind.tolist() == [VIEW]
-    assert asked(split, log) == {"u": {"i": 4}}
+    assert asked(split, Shop.of(log)) == {"u": {"i": 4}}
 
 
 def test_quantile_cutoff_is_the_quantile_of_event_time():
-    assert Split(cutoff=0.5, label_cutoffs=0).fold(SHOP).test.cutoff == int(np.quantile(SHOP.time, 0.5))
+    assert Split(cutoff=0.5, label_cutoffs=0).fold(SHOP).test.cutoff == int(np.quantile(SHOP.log.time, 0.5))
 
 
 def test_time_zones_are_read():
@@ -202,7 +205,7 @@ def test_test_windows_of_a_backtest_follow_one_another_where_no_step_is_given():
     folds = rolling(test_cutoffs=2).folds(SHOP)
     assert folds[0].test.end == folds[1].test.cutoff
     to_the_end = rolling(cutoff=at_day(20), horizon=None, test_cutoffs=2).folds(SHOP)
-    assert to_the_end[1].test.end == SHOP.time[-1] + 1
+    assert to_the_end[1].test.end == SHOP.log.time[-1] + 1
     assert len({fold.test.end - fold.test.cutoff for fold in to_the_end}) == 1
 
 

@@ -102,7 +102,7 @@ def artifact(client, run_id, name):
 def made_dataset(source="made up", name="tiny"):
     ids = np.arange(4)
     log = EventLog.build(ids, ids, np.zeros(4, dtype=np.int8), ids.astype(np.int64))
-    return Dataset(name, log, Catalogue.empty(log.items, log.item_born), Funnel([("rows read", 5)]), source)
+    return Dataset(log, Catalogue.empty(log.items, log.item_born), name, Funnel([("rows read", 5)]), source)
 
 
 # The store
@@ -272,7 +272,7 @@ def test_files_folders_figures_and_the_model_are_kept(tracker, client, tmp_path)
     (tmp_path / "saved" / "a.txt").write_text("a")
     dataset = made_dataset()
     recommender = TwoStageRecommender(History(), FeatureSet(families=[], definitions={}), RetrievalOrder())
-    recommender.fit(dataset.log, dataset.catalogue, 4).save(tmp_path / "model")
+    recommender.fit(dataset, 4).save(tmp_path / "model")
     for log_model in (True, False):
         with Mlflow(uri=tracker.uri, log_model=log_model).run("files", {}) as run:
             run.artifact(tmp_path / "saved" / "a.txt", "queries")

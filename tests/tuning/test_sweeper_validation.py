@@ -36,7 +36,7 @@ def shop():
 
 
 def test_validation_windows_lie_before_the_test_cutoff_newest_first_and_do_not_overlap(shop):
-    test = SPLIT.folds(shop.log)[0].test
+    test = SPLIT.folds(shop)[0].test
     past, folds = validation.validation_folds(SPLIT, shop.log, 3)
     assert past.time[-1] < test.cutoff
     windows = [fold.test for fold in folds]
@@ -56,15 +56,15 @@ def test_a_distance_between_windows_that_is_none_is_refused(shop, step):
 
 
 def test_a_trial_logs_what_it_says_it_logs_and_its_long_tail_is_that_of_its_lists(shop):
-    task = SPLIT.test_task(shop.log, SPLIT.folds(shop.log)[0].test)
+    task = SPLIT.test_task(shop, SPLIT.folds(shop)[0].test)
     features = FeatureSet(families=["source"], definitions={"source": Source()})
     model = TwoStageRecommender(Popularity(), features, RetrievalOrder(), 100)
-    model.fit(shop.log, shop.catalogue, task.window.cutoff)
+    model.fit(shop, task.window.cutoff)
     known = validation.names(EVALUATION, 100)
     found = validation.judge(model, task, shop.catalogue, EVALUATION, ["beyond/two_stage/long_tail"])
     assert set(found) == set(known)
     assert not any(name.startswith("beyond/") for name in validation.judge(model, task, shop.catalogue, EVALUATION, []))
-    past = Past.of(shop.log.before(task.window.cutoff), shop.catalogue.before(task.window.cutoff), task.window.cutoff)
+    past = Past.of(shop.before(task.window.cutoff).log, shop.before(task.window.cutoff).catalogue, task.window.cutoff)
     shown = model.rank(model.pool(task.queries), task.queries, 10).item
     tail = np.where(shown >= 0, ~past.head[shown], False).sum(axis=1) / (shown >= 0).sum(axis=1)
     assert found["beyond/two_stage/long_tail"] == pytest.approx(tail.mean())
@@ -85,7 +85,7 @@ def test_short_names_mean_the_lists_of_both_stages():
 
 
 def test_a_trial_learns_from_the_same_few_queries_each_time(shop):
-    task = SPLIT.label_task(shop.log, SPLIT.folds(shop.log)[0].labels[0])
+    task = SPLIT.label_task(shop, SPLIT.folds(shop)[0].labels[0])
     few, again = (sampled(task, 20, seed=3) for _ in range(2))
     assert len(few.queries) == len(few.truth) == 20
     np.testing.assert_array_equal(few.queries.user, again.queries.user)
