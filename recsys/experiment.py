@@ -29,6 +29,7 @@ from recsys.recommender import TwoStageRecommender
 from recsys.redaction import redact
 from recsys.report import page, plots, run_table, terminal
 from recsys.retrieval import Retriever
+from recsys.shop.kinds import named
 from recsys.shop.splits import Fold, Split, Window
 from recsys.stages import Stages
 from recsys.tracking import Run, Tracker, ui_command
@@ -69,6 +70,10 @@ class Parts:
         for name, kind in kinds.items():
             if not isinstance(parts[name], kind):
                 raise ConfigError(f"{name}: wanted a {kind.__name__}, found {config[name]!r}")
+        known = parts["dataset"].event_kinds()
+        for name in parts:
+            for key, kind in named(parts[name], name):
+                known.check([kind], key)
         return cls(**parts)
 
 

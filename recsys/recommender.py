@@ -21,13 +21,14 @@ from recsys.ranking import Examples, Ranker
 from recsys.retrieval import Retriever
 from recsys.shop.events import EventLog
 from recsys.shop.identity import Vocabulary
+from recsys.shop.kinds import Kinds
 from recsys.shop.pools import CandidatePool, Float32, Ranking
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 from recsys.shop.splits import Task
 from recsys.stages import Stages
 
-FORMAT = 1
+FORMAT = 2
 """Version of the saved folder's layout."""
 
 
@@ -181,8 +182,13 @@ class TwoStageRecommender:
                 jobs += [workers.submit(pq.write_table, table, draft / f"{name}.parquet") for name, table in tables.items()]
                 for job in jobs:
                     job.result()
-            about = {"format": FORMAT, "cutoff": self.cutoff, "candidates": self.candidates}
-            (draft / "model.yaml").write_text(yaml.safe_dump(about))
+            about = {
+                "format": FORMAT,
+                "cutoff": self.cutoff,
+                "candidates": self.candidates,
+                "kinds": history.kinds.declared(),
+            }
+            (draft / "model.yaml").write_text(yaml.safe_dump(about, sort_keys=False))
             if folder.exists():
                 shutil.rmtree(folder)
             draft.rename(folder)
@@ -196,7 +202,9 @@ class TwoStageRecommender:
             raise DataError(f"{folder} is not a saved model: wanted model.yaml in it")
         values = yaml.safe_load(about.read_text())
         if values.get("format") != FORMAT:
-            raise DataError(f"{about}: wanted format {FORMAT}, found {values.get('format')}; save the model anew")
+            raise DataError(
+                f"{about}: wanted format {FORMAT}, found {values.get('format')}; run again to make the model in this format"
+            )
         model = cls(
             Retriever.open(folder / "retriever"),
             FeatureSet.open(folder / "features"),
@@ -204,10 +212,15 @@ class TwoStageRecommender:
             values["candidates"],
         )
         events, users, items = (pq.read_table(folder / f"{name}.parquet") for name in ("history", "users", "items"))
-        arrays = [events[name].to_numpy() for name in ("user", "item", "kind", "time")]
-        vocabularies = [Vocabulary(table["id"].to_numpy()) for table in (users, items)]
-        born = [table["born"].to_numpy() for table in (users, items)]
-        model.past = Shop.of(EventLog(*arrays, *vocabularies, *born))
+        log = EventLog(
+            **{name: events[name].to_numpy() for name in ("user", "item", "kind", "time")},
+            users=Vocabulary(users["id"].to_numpy()),
+            items=Vocabulary(items["id"].to_numpy()),
+            user_born=users["born"].to_numpy(),
+            item_born=items["born"].to_numpy(),
+            kinds=Kinds.of(values["kinds"]),
+        )
+        model.past = Shop.of(log)
         model.cutoff = values["cutoff"]
         if (products := folder / "products.parquet").is_file():
             model._products = pq.read_table(products)

@@ -40,10 +40,9 @@ from recsys.judging import judge_fold, summarise
 from recsys.ranking import RetrievalOrder
 from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import ALS, BPR, Hybrid, ItemKNN, Retriever
-from recsys.retrieval.base import SIGNAL_WEIGHTS, kind_weights
 from recsys.shop.events import EventLog, Int8, days
 from recsys.shop.identity import Int32
-from recsys.shop.kinds import KINDS
+from recsys.shop.kinds import RETAIL, ROLES, SIGNAL_WEIGHTS
 from recsys.shop.pools import CandidatePool
 from recsys.shop.queries import Queries, pair_key
 from recsys.shop.splits import Split, Task, Window
@@ -142,7 +141,7 @@ class Bench:
     @cached_property
     def task(self) -> Task:
         """Users who come back in the last four weeks, and what they touch then."""
-        split = Split(target_events=list(KINDS))  # type: ignore[call-arg]
+        split = Split(target_events=list(ROLES))  # type: ignore[call-arg]
         task = split.test_task(self.dataset, Window(self.end - days(28), self.end))
         n = min(len(task.queries), max(int(QUERIES * self.scale), 50))
         some = np.linspace(0, len(task.queries) - 1, n).astype(np.int64)
@@ -268,7 +267,7 @@ def summed(
     row: npt.NDArray[np.integer], item: npt.NDArray[np.integer], kind: Int8, shape: tuple[int, int]
 ) -> sparse.csr_matrix:
     """The matrix of weighted events that implicit is given."""
-    return sparse.csr_matrix((kind_weights(SIGNAL_WEIGHTS)[kind], (row, item)), shape=shape)
+    return sparse.csr_matrix((RETAIL.weights(SIGNAL_WEIGHTS)[kind], (row, item)), shape=shape)
 
 
 def _fit(shop: Bench, what: str, own: Retriever, peer: Callable[[], object]) -> Row:

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from recsys.shop.events import EventLog
 from recsys.shop.identity import Vocabulary
-from recsys.shop.kinds import KINDS
 from recsys.shop.shop import Shop
 
 Whole = TypeVar("Whole", bound=np.integer)
@@ -32,6 +31,8 @@ def without_future(world: Shop, cutoff: int) -> Shop:
             _cut(log.items, log.n_items),
             log.user_born.copy(),
             log.item_born.copy(),
+            log.kinds,
+            None if log.undone is None else log.undone.copy(),
         ),
         replace(
             catalogue,
@@ -64,12 +65,13 @@ def scrambled_future(world: Shop, cutoff: int, seed: int = 0) -> Shop:
         EventLog(
             other(log.user, first, log.n_users),
             other(log.item, first, log.n_items),
-            other(log.kind, first, len(KINDS)),
+            other(log.kind, first, len(log.kinds)),
             np.concatenate([log.time[:first], times]),
             _shuffled(log.users, past.n_users, draw),
             _shuffled(log.items, past.n_items, draw),
             log.user_born.copy(),
             log.item_born.copy(),
+            log.kinds,
         ),
         replace(
             catalogue,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.component import Component
-from recsys.shop.kinds import KINDS
+from recsys.shop.kinds import RETAIL, Kinds
 from recsys.shop.shop import Shop
 
 
@@ -41,12 +41,12 @@ class Dataset(Shop):
 
     def summary(self) -> dict[str, str | int]:
         """The funnel, then users, items, events a kind and the time range, in the order to print them."""
-        kinds = np.bincount(self.log.kind, minlength=len(KINDS))
+        kinds = np.bincount(self.log.kind, minlength=len(self.log.kinds))
         first, last = (str(pd.Timestamp(int(t), unit="ms")) for t in self.log.time[[0, -1]])
         return {
             **dict(self.funnel.steps),
             "events": len(self.log),
-            **{f"events: {name}": int(n) for name, n in zip(KINDS, kinds, strict=True)},
+            **{f"events: {name}": int(n) for name, n in zip(self.log.kinds.names, kinds, strict=True)},
             "users": int(np.count_nonzero(np.bincount(self.log.user))),
             "items with events": int(np.count_nonzero(np.bincount(self.log.item))),
             "items known": self.log.n_items,
@@ -61,6 +61,10 @@ class Source(Component, ABC):
     def files(self) -> tuple[Path, ...] | None:
         """The files that `load` reads: while settings and files are the same, so is the dataset. None: who knows."""
         return None
+
+    def event_kinds(self) -> Kinds:
+        """The kinds of event of what `load` gives, known before anything is read; those of RetailRocket unless overridden."""
+        return RETAIL
 
     @abstractmethod
     def load(self) -> Dataset:

@@ -1,6 +1,7 @@
 """Datasets from the cache: what was read once is not read again while its files hold the same bytes."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from recsys.datasets.base import Dataset, Funnel, Source
 from recsys.shop.catalogue import Catalogue, CategoryTree
 from recsys.shop.events import EventLog
 from recsys.shop.identity import Ids, Vocabulary
+from recsys.shop.kinds import Kinds
 
 EVENTS = ("user", "item", "kind", "time", "user_born", "item_born")
 CHANGES = ("item", "time", "prop", "value")
+TAKEN_BACK = "log_undone"
 MEANINGS = ("category_property", "price_property", "name_property", "available_property")
 
 
@@ -36,12 +39,18 @@ def to_arrays(dataset: Dataset) -> Arrays:
     """All that the dataset holds, as arrays of numbers and of text."""
     log, catalogue = dataset.log, dataset.catalogue
     steps = dataset.funnel.steps
-    texts = [dataset.name, dataset.source, *(getattr(catalogue, meaning) or "" for meaning in MEANINGS)]
+    texts = [
+        dataset.name,
+        dataset.source,
+        json.dumps(log.kinds.declared()),
+        *(getattr(catalogue, meaning) or "" for meaning in MEANINGS),
+    ]
     return {
         "texts": np.array(texts, dtype=np.str_),
         "steps": np.array([what for what, _ in steps], dtype=np.str_),
         "counts": np.array([count for _, count in steps], dtype=np.int64),
         **{f"log_{name}": getattr(log, name) for name in EVENTS},
+        **({} if log.undone is None else {TAKEN_BACK: log.undone}),
         **_of_ids("users", log.users.ids),
         **_of_ids("items", log.items.ids),
         **{f"change_{name}": getattr(catalogue, name) for name in CHANGES},
@@ -54,9 +63,11 @@ def to_arrays(dataset: Dataset) -> Arrays:
 
 def from_arrays(arrays: Arrays) -> Dataset:
     """The dataset that `to_arrays` was given."""
-    name, source, *meanings = arrays["texts"].tolist()
+    name, source, kinds, *meanings = arrays["texts"].tolist()
     users, items = _vocabulary("users", arrays), _vocabulary("items", arrays)
-    log = EventLog(**{name: arrays[f"log_{name}"] for name in EVENTS}, users=users, items=items)
+    columns = {name: arrays[f"log_{name}"] for name in EVENTS}
+    kinds_of_log = Kinds.of(json.loads(kinds))
+    log = EventLog(**columns, users=users, items=items, kinds=kinds_of_log, undone=arrays.get(TAKEN_BACK))
     category, price, product, available = (meaning or None for meaning in meanings)
     catalogue = Catalogue(
         arrays["change_item"],

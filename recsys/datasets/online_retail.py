@@ -12,7 +12,6 @@ from recsys.datasets.reading import read
 from recsys.errors import DataError
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
-from recsys.shop.kinds import EventKind
 
 WHERE_TO_GET_IT = "Get it from https://archive.ics.uci.edu/dataset/352/online+retail (the sheet saved as CSV)."
 
@@ -58,7 +57,7 @@ class OnlineRetail(Source):
         log = EventLog.build(
             lines["customer"].to_numpy(dtype=np.int64),
             items,
-            np.full(len(lines), EventKind.transaction, dtype=np.int8),
+            ["transaction"] * len(lines),
             time,
         )
         price = lines["price"].where(lines["price"] > 0).to_numpy()

@@ -18,7 +18,7 @@ from pyarrow import csv, parquet
 from recsys.errors import DataError, nearest
 from recsys.shop.events import Int8, Int64
 from recsys.shop.identity import Ids, Int32
-from recsys.shop.kinds import KINDS
+from recsys.shop.kinds import Kinds
 
 Bool = npt.NDArray[np.bool_]
 OnBadRow = Literal["error", "drop"]
@@ -90,8 +90,8 @@ class Table:
         codes, values = _dictionary(cells if keep is None else cells.filter(pa.array(keep)))
         return pd.Categorical.from_codes(codes, values.to_numpy(zero_copy_only=False))
 
-    def kinds(self, column: str, known: Mapping[str, str | None], wanted: str) -> Int8:
-        """Events as `EventKind` numbers, −1 for an event that `known` maps to None: `int8[n]`.
+    def kinds(self, column: str, known: Mapping[str, str | None], kinds: Kinds, wanted: str) -> Int8:
+        """Events as numbers into `kinds`, −1 for an event that `known` maps to None: `int8[n]`.
 
         An event that `known` lacks raises `DataError` whatever `on_bad_row` says; `wanted` tells what would be right.
         """
@@ -102,7 +102,7 @@ class Table:
             if event not in known:
                 raise self._error(int(np.argmax(codes == code)), column, wanted, nearest(event, known))
             kind = known[event]
-            numbers[code] = -1 if kind is None else KINDS.index(kind)
+            numbers[code] = -1 if kind is None else kinds.names.index(kind)
         return numbers[codes]
 
     def times(self, column: str, unit: str) -> Int64:

@@ -18,7 +18,7 @@ from recsys.datasets.reading import read
 from recsys.errors import ConfigError, DataError
 from recsys.shop.catalogue import Catalogue, CategoryTree
 from recsys.shop.events import EventLog, Int64
-from recsys.shop.kinds import KINDS
+from recsys.shop.kinds import RETAIL
 
 KAGGLE = "retailrocket/ecommerce-dataset"
 CATEGORY, PRICE, AVAILABLE = "categoryid", "790", "available"
@@ -32,7 +32,8 @@ WHERE_TO_GET_IT = (
 
 EVENTS = ("timestamp", "visitorid", "event", "itemid", "transactionid")
 PROPERTIES = ("timestamp", "itemid", "property", "value")
-ONE_OF_KINDS = f"one of {', '.join(KINDS)}"
+OWN_NAMES = {name: name for name in RETAIL.names}
+ONE_OF_KINDS = f"one of {', '.join(OWN_NAMES)}"
 PARTS = ("item_properties_part1", "item_properties_part2")
 TREE = ("categoryid", "parentid")
 
@@ -85,7 +86,7 @@ def from_frames(
     """
     funnel.add("rows read", len(events))
     events = funnel.drop(events, events.duplicated(), "exact duplicate rows")
-    kind = pd.Categorical(events["event"], categories=KINDS).codes
+    kind = pd.Categorical(events["event"], categories=list(OWN_NAMES)).codes
     if (kind < 0).any():
         found = events["event"].iloc[int(np.argmax(kind < 0))]
         raise DataError(f"{source}, column 'event': wanted {ONE_OF_KINDS}, found {found!r}.")
@@ -130,7 +131,7 @@ def _events(path: Path) -> pd.DataFrame:
         {
             "timestamp": table.times("timestamp", "ms"),
             "visitorid": table.whole_numbers("visitorid"),
-            "event": pd.Categorical.from_codes(table.kinds("event", dict(zip(KINDS, KINDS, strict=True)), ONE_OF_KINDS), KINDS),
+            "event": pd.Categorical.from_codes(table.kinds("event", OWN_NAMES, RETAIL, ONE_OF_KINDS), list(OWN_NAMES)),
             "itemid": table.whole_numbers("itemid"),
             "transactionid": table.numbers("transactionid"),
         }

@@ -23,7 +23,7 @@ from recsys.component import SETTINGS
 from recsys.errors import ConfigError
 from recsys.shop import ragged
 from recsys.shop.events import Int64
-from recsys.shop.kinds import KINDS, EventKind
+from recsys.shop.kinds import RETAIL
 
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
@@ -317,7 +317,7 @@ def _choose(rng: np.random.Generator, looks: _Looks, shelf: _Shelf, settings: Sh
 def _events(rng: np.random.Generator, looks: _Looks, item_id: Int64) -> pd.DataFrame:
     visitor_id = rng.permutation(len(looks.bot))[ragged.row_numbers(looks.indptr)]
     kind = ragged.within_row(ragged.from_counts(looks.depth))
-    bought = kind == EventKind.transaction
+    bought = kind == RETAIL.names.index("transaction")
     sessions, order = np.unique(looks.event_session[bought], return_inverse=True)
     transaction_id = np.zeros(len(kind), dtype=np.int64)
     transaction_id[bought] = rng.permutation(len(sessions))[order]
@@ -325,7 +325,7 @@ def _events(rng: np.random.Generator, looks: _Looks, item_id: Int64) -> pd.DataF
         {
             "timestamp": looks.time,
             "visitorid": np.repeat(visitor_id, looks.depth),
-            "event": pd.Categorical.from_codes(kind, list(KINDS)),
+            "event": pd.Categorical.from_codes(kind, list(RETAIL.names)),
             "itemid": np.repeat(item_id, looks.depth),
             "transactionid": pd.arrays.IntegerArray(transaction_id, mask=~bought),
         }

@@ -14,7 +14,7 @@ from recsys.datasets.base import Dataset, Funnel, Source
 from recsys.datasets.retailrocket import from_frames
 from recsys.datasets.simulation import EVENTS, VISITORS, Simulated, simulate
 from recsys.errors import DataError
-from recsys.shop.kinds import KINDS
+from recsys.shop.kinds import RETAIL
 from recsys.shop.queries import pair_key
 
 SESSION_GAP = 30 * 60 * 1000
@@ -96,7 +96,7 @@ def marginals(events: pd.DataFrame) -> dict[str, float]:
     """The figures of `MARGINALS`, by name, of an events frame in RetailRocket's schema."""
     visitor, item = (pd.factorize(events[column])[0] for column in ("visitorid", "itemid"))
     of_visitor, of_item = np.bincount(visitor), np.bincount(item)
-    views, carts, purchases = (int((events["event"] == kind).sum()) for kind in KINDS)
+    views, carts, purchases = (int((events["event"] == kind).sum()) for kind in RETAIL.names)
     time = events["timestamp"].to_numpy()
     order = np.lexsort((time, visitor))
     pauses = (np.diff(time[order]) > SESSION_GAP) & (np.diff(visitor[order]) == 0)

@@ -11,17 +11,15 @@ from recsys.component import component
 from recsys.datasets import _attributes
 from recsys.datasets.base import Dataset, Funnel, Source
 from recsys.datasets.reading import UNITS, OnBadRow, Table, read
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError, DataError, nearest
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog, Int8
-from recsys.shop.kinds import KINDS, EventKind
+from recsys.shop.kinds import RETAIL, Kinds
 
 Role = Literal["user", "item", "time", "event", "category", "price", "name"]
 EVENT = "event"
 """Name of an event column that a file may do without."""
 ATTRIBUTES = ("category", "price", "name")
-Kind = Literal["view", "addtocart", "transaction"]
-OWN_NAMES = dict(zip(KINDS, KINDS, strict=True))
 
 
 def _with_needed(columns: dict[Role, str | None]) -> dict[Role, str | None]:
@@ -46,16 +44,19 @@ class Csv(Source):
     of the row's item, known from that time on. `header` names the columns of a file that has no header row.
 
     `time_unit` is s, ms, us or ns since 1970, "iso" for ISO 8601 text or a strptime format; text without a zone is UTC.
-    `events` maps the file's events to kinds, null leaves an event out, and an event that it does not name is an error;
-    without it the file's events have the names of the kinds.
+    `kinds` declares the kinds of event, weakest first, each with a `role` (view, cart, purchase) or none, and the kind that it
+    `undoes` where it takes one back (see `recsys.shop.kinds`); without it they are view, addtocart and transaction. `events`
+    maps the file's events to kinds, null leaves an event out, and an event that it does not name is an error; without it the
+    file's events have the names of the kinds. `default_event` is by default the strongest kind that takes nothing back.
     `on_bad_row` says what to do with a row that lacks a user, item, time or event or has an unreadable cell.
     """
 
     path: str
     columns: Annotated[dict[Role, str | None], AfterValidator(_with_needed)]
     time_unit: Annotated[str, AfterValidator(_known_unit)] = "ms"
-    events: dict[str | int, Kind | None] | None = None
-    default_event: Kind = "transaction"
+    kinds: dict[str, dict[str, str] | None] | None = None
+    events: dict[str | int, str | None] | None = None
+    default_event: str | None = None
     separator: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
     header: list[str] | None = None
     on_bad_row: OnBadRow = "error"
@@ -65,6 +66,16 @@ class Csv(Source):
     def __post_init__(self) -> None:
         if self.events is not None and not self.columns.get("event"):
             raise ConfigError("dataset.columns.event: wanted the column that holds what `events` maps, found none")
+        self._kinds_of_log = RETAIL if self.kinds is None else Kinds.of({k: v or {} for k, v in self.kinds.items()})
+        known = self._kinds_of_log.names
+        settings = {f"dataset.events.{event}": kind for event, kind in (self.events or {}).items()}
+        for key, kind in (settings | {"dataset.default_event": self.default_event}).items():
+            if kind is not None and kind not in known:
+                raise ConfigError(f"{key}: expected a kind of event, {', '.join(known)}, got {kind!r}.{nearest(kind, known)}")
+
+    def event_kinds(self) -> Kinds:
+        """Those of the setting `kinds`."""
+        return self._kinds_of_log
 
     def files(self) -> tuple[Path, ...]:
         """The one file."""
@@ -90,7 +101,7 @@ class Csv(Source):
         if not len(rows):
             raise DataError(f"{path} holds no event to keep; {funnel}.")
         time, items = rows["time"].to_numpy(), rows["item"].to_numpy()
-        log = EventLog.build(rows["user"].to_numpy(), items, rows["kind"].to_numpy(), time)
+        log = EventLog.build(rows["user"].to_numpy(), items, rows["kind"].to_numpy(), time, kinds=self.event_kinds())
         texts = {role: rows[role].to_numpy(dtype=object) for role in ATTRIBUTES if role in rows}
         changes = _attributes.changes(items, time, texts)
         category, price, name = (role if role in texts else None for role in ATTRIBUTES)
@@ -113,7 +124,9 @@ class Csv(Source):
         return pd.DataFrame(rows)
 
     def _kinds(self, table: Table, column: str | None) -> Int8:
+        kinds = self.event_kinds()
         if column is None or column not in table:
-            return np.full(len(table), EventKind[self.default_event], dtype=np.int8)
-        known = {str(event): kind for event, kind in (self.events or OWN_NAMES).items()}
-        return table.kinds(column, known, "an event that `events` gives a kind, or null")
+            plain = [name for name, undone in zip(kinds.names, kinds.undoes, strict=True) if undone is None]
+            return np.full(len(table), kinds.names.index(self.default_event or plain[-1]), dtype=np.int8)
+        known = {str(event): kind for event, kind in (self.events or {name: name for name in kinds.names}).items()}
+        return table.kinds(column, known, kinds, "an event that `events` gives a kind, or null")

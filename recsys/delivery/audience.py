@@ -14,7 +14,7 @@ from recsys.delivery.recipients import is_address
 from recsys.errors import ConfigError, DataError, nearest
 from recsys.recommender import TwoStageRecommender
 from recsys.shop.events import EventLog, Int64, days
-from recsys.shop.kinds import EventKind
+from recsys.shop.kinds import Role
 from recsys.shop.queries import pair_key
 
 LAPSED_DAYS, ACTIVE_DAYS = 60, 28
@@ -25,7 +25,7 @@ def _all(log: EventLog, cutoff: int) -> Int64:
 
 
 def _buyers(log: EventLog, cutoff: int) -> Int64:
-    return np.unique(log.user[log.kind == EventKind.transaction])
+    return np.unique(log.user[log.has_role("purchase")])
 
 
 def _active(log: EventLog, cutoff: int) -> Int64:
@@ -39,11 +39,12 @@ def _lapsed(log: EventLog, cutoff: int) -> Int64:
 
 def _carted(log: EventLog, cutoff: int) -> Int64:
     newest = {}
-    for kind in (EventKind.addtocart, EventKind.transaction):
-        chosen = np.flatnonzero(log.kind == kind)[::-1]
+    roles: tuple[Role, ...] = ("cart", "purchase")
+    for role in roles:
+        chosen = np.flatnonzero(log.has_role(role))[::-1]
         pair, first = np.unique(pair_key(log.user[chosen], log.item[chosen]), return_index=True)
-        newest[kind] = pd.Series(log.time[chosen[first]], index=pair)
-    carted, bought = newest[EventKind.addtocart], newest[EventKind.transaction]
+        newest[role] = pd.Series(log.time[chosen[first]], index=pair)
+    carted, bought = newest["cart"], newest["purchase"]
     waiting = carted[carted > bought.reindex(carted.index, fill_value=np.iinfo(np.int64).min)]
     return np.unique(waiting.index.to_numpy() >> 32)
 

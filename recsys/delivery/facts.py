@@ -16,7 +16,7 @@ from recsys.features.history import count_distinct, find
 from recsys.shop import ragged
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, Int64, days
 from recsys.shop.identity import Int32
-from recsys.shop.kinds import EventKind
+from recsys.shop.kinds import ROLES, Role
 from recsys.shop.queries import Queries, pair_key
 
 Bool = npt.NDArray[np.bool_]
@@ -77,16 +77,16 @@ class Facts:
         """Every fact about the pairs. The customer's own events are those of `queries`, all others those of the log."""
         n = len(pairs)
         place, met = find(pairs.key, pair_key(queries.row, queries.item))
-        at, kind, time = place[met], queries.kind[met], queries.event_time[met]
-        bought = kind == EventKind.transaction
+        at, time = place[met], queries.event_time[met]
+        viewed, carted, bought = (queries.has_role(role)[met] for role in ROLES)
         return {
-            "in_cart": _in_cart(at, kind, time, n),
+            "in_cart": _in_cart(at, carted, bought, time, n),
             **_purchases(at[bought], time[bought], queries.time, n),
-            "viewed": _times(*_instants(at[kind == EventKind.view], time[kind == EventKind.view]), n),
-            "bought_together": self._together(queries, pairs, EventKind.transaction),
-            "viewed_together": self._together(queries, pairs, EventKind.view),
-            "bought_in_category": self._in_category(queries, pairs, EventKind.transaction),
-            "viewed_in_category": self._in_category(queries, pairs, EventKind.view),
+            "viewed": _times(*_instants(at[viewed], time[viewed]), n),
+            "bought_together": self._together(queries, pairs, "purchase"),
+            "viewed_together": self._together(queries, pairs, "view"),
+            "bought_in_category": self._in_category(queries, pairs, "purchase"),
+            "viewed_in_category": self._in_category(queries, pairs, "view"),
             **{code: _gathered(fact, pairs.item) for code, fact in self._of_items.items()},
         }
 
@@ -109,34 +109,35 @@ class Facts:
         return {
             "popular_in_category": Fact(leads & (this_week >= FEWEST_CUSTOMERS), in_category),
             "trending": Fact(rising, {"customers": this_week, "before": last_week, "until": until}),
-            "bestseller": first_of_shop(self._customers(FOUR_WEEKS, kind=EventKind.transaction)),
-            "popular": first_of_shop(self._customers(WEEK, kind=EventKind.view)),
+            "bestseller": first_of_shop(self._customers(FOUR_WEEKS, role="purchase")),
+            "popular": first_of_shop(self._customers(WEEK, role="view")),
         }
 
-    def _customers(self, first_day: int, last_day: int = 0, kind: EventKind | None = None) -> Int64:
+    def _customers(self, first_day: int, last_day: int = 0, role: Role | None = None) -> Int64:
         """Distinct users of each item from so many days before the cutoff up to so many before it."""
         log = self.log.between(self.cutoff - days(first_day), self.cutoff - days(last_day))
-        chosen = slice(None) if kind is None else log.kind == kind
+        chosen = slice(None) if role is None else log.has_role(role)
         return count_distinct(log.item[chosen], log.user[chosen], self.log.n_items)
 
     @cached_property
-    def _customers_of(self) -> dict[EventKind, sparse.csr_matrix]:
-        """1 for each (item, user) with an event of the kind, a row an item."""
-        matrices = {}
-        for kind in (EventKind.transaction, EventKind.view):
-            chosen = self.log.kind == kind
+    def _customers_of(self) -> dict[Role, sparse.csr_matrix]:
+        """1 for each (item, user) with an event of the role, one row per item."""
+        matrices: dict[Role, sparse.csr_matrix] = {}
+        roles: tuple[Role, ...] = ("purchase", "view")
+        for role in roles:
+            chosen = self.log.has_role(role)
             pairs = np.unique(pair_key(self.log.item[chosen], self.log.user[chosen]))
             ones, cell = np.ones(len(pairs), dtype=np.int32), (pairs >> 32, pairs & 0xFFFFFFFF)
-            matrices[kind] = sparse.csr_matrix((ones, cell), shape=(self.log.n_items, max(self.log.n_users, 1)))
+            matrices[role] = sparse.csr_matrix((ones, cell), shape=(self.log.n_items, max(self.log.n_users, 1)))
         return matrices
 
-    def _together(self, queries: Queries, pairs: Pairs, kind: EventKind) -> Fact:
+    def _together(self, queries: Queries, pairs: Pairs, role: Role) -> Fact:
         """Other customers did with the product what this one did with another: the closest by cosine, then the newest.
 
         Evidence: the other `item`, how many `customers` did it with both.
         """
-        customers = self._customers_of[kind]
-        row, anchor, age = newest_items(queries, ANCHORS, queries.kind == kind)
+        customers = self._customers_of[role]
+        row, anchor, age = newest_items(queries, ANCHORS, queries.has_role(role))
         known = anchor < customers.shape[0]
         row, anchor, age = row[known], anchor[known], age[known]
         indptr, link = ragged.take(ragged.from_sorted(row, len(queries)), pairs.row)
@@ -158,9 +159,9 @@ class Facts:
         best = best_first[first]
         return _fact(chosen, len(pairs), item=others[best], customers=count[best])
 
-    def _in_category(self, queries: Queries, pairs: Pairs, kind: EventKind) -> Fact:
+    def _in_category(self, queries: Queries, pairs: Pairs, role: Role) -> Fact:
         """How many other `products` of the product's `category` the customer did something with."""
-        known = (queries.kind == kind) & (queries.item < len(self.category))
+        known = queries.has_role(role) & (queries.item < len(self.category))
         own = np.unique(pair_key(queries.row[known], queries.item[known]))
         row, item = own >> 32, own & 0xFFFFFFFF
         keys, count = np.unique(pair_key(row, self.category[item])[self.category[item] >= 0], return_counts=True)
@@ -173,11 +174,11 @@ class Facts:
         return Fact(products >= FEWEST_IN_CATEGORY, {"category": category, "products": products})
 
 
-def _in_cart(at: Int64, kind: Column, time: Int64, n: int) -> Fact:
+def _in_cart(at: Int64, carted: Bool, bought: Bool, time: Int64, n: int) -> Fact:
     """Put into the cart after any purchase; evidence: `since` when."""
-    bought = np.full(n, np.iinfo(np.int64).min)
-    np.maximum.at(bought, at[kind == EventKind.transaction], time[kind == EventKind.transaction])
-    open_ = (kind == EventKind.addtocart) & (time > bought[at])
+    last_bought = np.full(n, np.iinfo(np.int64).min)
+    np.maximum.at(last_bought, at[bought], time[bought])
+    open_ = carted & (time > last_bought[at])
     since = np.full(n, np.iinfo(np.int64).max)
     np.minimum.at(since, at[open_], time[open_])
     return Fact(since < np.iinfo(np.int64).max, {"since": since // MILLISECONDS_PER_DAY})

@@ -43,18 +43,18 @@ _TOGETHER = rf"affinity__|{_TASTE}"
 _SHOP = r"source__(popularity|trending)|item__(users|available)"
 
 CODES = (
-    Code.of("in_cart", "cart", rf"{_OWN}|user_item__(in_cart|addtocarts)|affinity__covisit_carted"),
-    Code.of("due_again", "purchase", rf"{_OWN}|user_item__(due|cycle|order_share|purchase|transactions|days_since_purchase)"),
-    Code.of("bought_before", "purchase", rf"{_OWN}|user_item__(order_share|purchase|transactions|days_since_purchase)"),
+    Code.of("in_cart", "cart", rf"{_OWN}|user_item__(in_cart|carts)|affinity__covisit_carted"),
+    Code.of("due_again", "purchase", rf"{_OWN}|user_item__(due|cycle|order_share|purchase|days_since_purchase)"),
+    Code.of("bought_before", "purchase", rf"{_OWN}|user_item__(order_share|purchase|days_since_purchase)"),
     Code.of("viewed", "view", rf"{_OWN}|user_item__(views|dwell)"),
     Code.of("bought_together", "others", rf"{_TOGETHER}"),
     Code.of("viewed_together", "others", rf"{_TOGETHER}"),
     Code.of("bought_in_category", "category", r"content__|source__(category|properties)"),
     Code.of("viewed_in_category", "category", r"content__|source__(category|properties)"),
-    Code.of("popular_in_category", "shop", rf"{_SHOP}|item__(views_7d|addtocarts_7d|transactions_7d|category_share)"),
+    Code.of("popular_in_category", "shop", rf"{_SHOP}|item__(views_7d|carts_7d|purchases_7d|category_share)"),
     Code.of("trending", "shop", rf"{_SHOP}|item__(trend|\w+_1d|\w+_7d)"),
-    Code.of("bestseller", "shop", rf"{_SHOP}|item__(transactions|buyers|conversion|repeat_buyers)"),
-    Code.of("popular", "shop", rf"{_SHOP}|item__(views|addtocarts|cart_rate)"),
+    Code.of("bestseller", "shop", rf"{_SHOP}|item__(purchases|buyers|conversion|repeat_buyers)"),
+    Code.of("popular", "shop", rf"{_SHOP}|item__(views|carts|cart_rate)"),
 )
 """In the order in which they are said where a ranker cannot tell what moved it. A column may speak for several: sources that
 know a customer's taste point to what was bought before as to what goes with it.

@@ -9,7 +9,6 @@ from recsys.retrieval.base import is_member
 from recsys.shop import ragged
 from recsys.shop.events import Int64
 from recsys.shop.identity import Int32
-from recsys.shop.kinds import EventKind
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries, Truth, pair_key
 
@@ -35,7 +34,7 @@ def per_query(
     item, n = ranking.item[row, place], len(ranking)
     key = pair_key(row, item)
     touched = np.unique(pair_key(queries.row, queries.item))
-    bought = queries.kind == EventKind.transaction
+    bought = queries.has_role("purchase")
     bought_before = np.unique(pair_key(queries.row[bought], queries.item[bought]))
     seen = is_member(key, touched)
     known = past.users[item]

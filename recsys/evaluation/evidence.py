@@ -12,7 +12,6 @@ from recsys.evaluation import metrics
 from recsys.shop import ragged
 from recsys.shop.events import EventLog, Int64, days
 from recsys.shop.identity import Int32
-from recsys.shop.kinds import EventKind
 from recsys.shop.pools import CandidatePool, Float64, Ranking
 from recsys.shop.queries import Queries, Truth, pair_key
 from recsys.shop.shop import Shop
@@ -219,7 +218,7 @@ def contains(pool: CandidatePool, truth: Truth) -> Mask:
 
 def _has_cart(queries: Queries) -> Mask:
     key = pair_key(queries.row, queries.item)
-    in_cart, bought = (queries.kind == kind for kind in (EventKind.addtocart, EventKind.transaction))
+    in_cart, bought = (queries.has_role(role) for role in ("cart", "purchase"))
     pairs, of_event = np.unique(key, return_inverse=True)
     newest = np.full((2, len(pairs)), np.iinfo(np.int64).min)
     for which, mask in enumerate((in_cart, bought)):

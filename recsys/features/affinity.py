@@ -11,7 +11,7 @@ from recsys.features.embedding import Int64, cosines, newest_items, profiles, un
 from recsys.features.history import Rows, find
 from recsys.shop import ragged
 from recsys.shop.events import EventLog
-from recsys.shop.kinds import EventKind
+from recsys.shop.kinds import Kinds
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries, pair_key
 from recsys.shop.shop import Shop
@@ -48,7 +48,7 @@ class Affinity(FeatureFamily):
         self.matrix = sparse.csr_matrix((0, 0), dtype=np.float32)
         self.vectors = np.full((1, self.dimensions), np.nan, dtype=np.float32)
 
-    def columns(self, sources: tuple[str, ...]) -> tuple[str, ...]:
+    def columns(self, sources: tuple[str, ...], kinds: Kinds) -> tuple[str, ...]:
         """See the class."""
         return COLUMNS
 
@@ -67,7 +67,7 @@ class Affinity(FeatureFamily):
 
     def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
         """Walk the links of each query's items and add them up where they lead to a candidate."""
-        carted, bought = queries.kind == EventKind.addtocart, queries.kind == EventKind.transaction
+        carted, bought = queries.has_role("cart"), queries.has_role("purchase")
         row, item, place = newest_items(queries, self.last_items)
         at, value, of_link = self._links(pool, row, item)
         last = place[of_link] == 0

@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeInt
 from recsys.component import Component, State, component
 from recsys.errors import ConfigError, nearest
 from recsys.shop.events import Int64
+from recsys.shop.kinds import Kinds
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
@@ -54,8 +55,8 @@ class FeatureFamily(Component, ABC):
     """Columns of one idea. What it computes for a query depends on events before the query's time alone."""
 
     @abstractmethod
-    def columns(self, sources: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of the columns, without the family's prefix, for pools of these sources."""
+    def columns(self, sources: tuple[str, ...], kinds: Kinds) -> tuple[str, ...]:
+        """Names of the columns, without the family's prefix, for pools of these sources and logs of these kinds."""
 
     @abstractmethod
     def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
@@ -108,9 +109,9 @@ class FeatureSet(Component):
         chosen = {name: self.definitions[name] for name in self.families}
         return {name: family for name, family in chosen.items() if isinstance(family, DerivedFamily)}
 
-    def columns(self, sources: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-        """Full names of the columns of each family, in order, for pools of these sources."""
-        columns = {name: _prefixed(name, family.columns(sources)) for name, family in self._plain.items()}
+    def columns(self, sources: tuple[str, ...], kinds: Kinds) -> dict[str, tuple[str, ...]]:
+        """Full names of the columns of each family, in order, for pools of these sources and logs of these kinds."""
+        columns = {name: _prefixed(name, family.columns(sources, kinds)) for name, family in self._plain.items()}
         given = tuple(name for of_family in columns.values() for name in of_family)
         return columns | {name: _prefixed(name, family.columns(given)) for name, family in self._derived.items()}
 
@@ -121,7 +122,7 @@ class FeatureSet(Component):
 
     def compute(self, pool: CandidatePool, queries: Queries) -> FeatureMatrix:
         """The matrix of the pool's candidates, made block by block."""
-        columns = self.columns(pool.sources)
+        columns = self.columns(pool.sources, queries.kinds)
         names = tuple(name for of_family in columns.values() for name in of_family)
         families = tuple(family for family, of_family in columns.items() for _ in of_family)
         values = np.empty((len(pool), len(names)), dtype=np.float32, order="F")

@@ -5,6 +5,7 @@ import pandas as pd
 
 from recsys.component import component
 from recsys.features.base import FeatureFamily
+from recsys.shop.kinds import Kinds
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries
 
@@ -22,7 +23,7 @@ class Calendar(FeatureFamily):
     - `days_to_christmas`: until the next 25 December
     """
 
-    def columns(self, sources: tuple[str, ...]) -> tuple[str, ...]:
+    def columns(self, sources: tuple[str, ...], kinds: Kinds) -> tuple[str, ...]:
         """See the class."""
         return COLUMNS
 

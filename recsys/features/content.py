@@ -14,12 +14,12 @@ from recsys.features.embedding import cosines, newest_items, profiles, unit_vect
 from recsys.features.history import ages, find, smallest
 from recsys.shop import ragged
 from recsys.shop.catalogue import Catalogue
-from recsys.shop.kinds import EventKind
+from recsys.shop.kinds import Kinds
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries, pair_key
 from recsys.shop.shop import Shop
 
-LEVEL = ("events", "transactions", "share", "days_since_last")
+LEVEL = ("events", "purchases", "share", "days_since_last")
 COLUMNS = (
     *(f"category_{what}" for what in LEVEL),
     *(f"parent_{what}" for what in LEVEL),
@@ -32,7 +32,7 @@ COLUMNS = (
 class Content(FeatureFamily):
     """Category, price and property closeness to the query's history. NaN where the catalogue does not say.
 
-    - `category_events`, `category_transactions`: the user's events and purchases in the candidate's category;
+    - `category_events`, `category_purchases`: the user's events and purchases in the candidate's category;
       `category_share`: part of the user's events; `category_days_since_last`: age of the newest (NaN: none)
     - `parent_…`: the same for the category above
     - `price_z`: (ln price − mean) / (deviation + 0.1), mean and deviation over the user's events of the logarithm of price
@@ -54,7 +54,7 @@ class Content(FeatureFamily):
         self.log_price = np.full(1, np.nan, dtype=np.float32)
         self.vectors = np.full((1, self.dimensions), np.nan, dtype=np.float32)
 
-    def columns(self, sources: tuple[str, ...]) -> tuple[str, ...]:
+    def columns(self, sources: tuple[str, ...], kinds: Kinds) -> tuple[str, ...]:
         """See the class."""
         return COLUMNS
 
@@ -110,7 +110,7 @@ def _level(category: npt.NDArray[np.int32], pool: CandidatePool, queries: Querie
     known = of_event >= 0
     keys, pair = np.unique(pair_key(queries.row[known], of_event[known]), return_inverse=True)
     n = len(keys)
-    bought = queries.kind[known] == EventKind.transaction
+    bought = queries.has_role("purchase")[known]
     events = np.bincount(pair, minlength=n)
     per_pair: list[npt.NDArray[Any]] = [
         events,

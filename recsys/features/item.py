@@ -12,7 +12,7 @@ from recsys.features.base import FeatureFamily
 from recsys.features.history import Float64, count_distinct
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, days
-from recsys.shop.kinds import KINDS, EventKind
+from recsys.shop.kinds import RETAIL, Kinds
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries, pair_key
 from recsys.shop.shop import Shop
@@ -24,10 +24,11 @@ AGES = ("days_since_last", "days_since_purchase", "age_days")
 class Item(FeatureFamily):
     """Activity, conversion, loyalty, price and age of an item. Windows and ages count back from the newest event of the log.
 
-    - `<kind>s_<d>d`: log(1 + events of the kind in the last d days); `<kind>s`: the same over all time
+    - `views_<d>d`, `carts_<d>d`, `purchases_<d>d`: log(1 + events of the role in the last d days); `views`, …: the same over
+      all time; `<kind>s_<d>d`, `<kind>s`: as these, for each kind without a role
     - `users`, `buyers`: log(1 + distinct users with any event, with a purchase); `users_<d>d`: in the last d days
     - `trend_<a>d_<b>d`, for neighbouring windows: ((events in a + 1) / a) / ((events in b + 1) / b)
-    - `cart_rate`, `conversion`: (cart events or transactions + m · p) / (events + m), p the shop's own rate, m = `smoothing`
+    - `cart_rate`, `conversion`: (cart events or purchases + m · p) / (events + m), p the shop's own rate, m = `smoothing`
     - `repeat`: events a distinct user; `repeat_buyers`: (buyers with two purchase days or more + m · p) / (buyers + m)
     - `category_share`: part of its category's events that are with it (NaN: no category)
     - `price`, `price_change` (newest / the one before − 1, 0 for a price that never changed), `available`: as of the cutoff
@@ -41,14 +42,14 @@ class Item(FeatureFamily):
     """Events' (or buyers') worth of the shop's own rate."""
 
     def __post_init__(self) -> None:
-        self.table = np.full((1, len(self.columns(()))), np.nan, dtype=np.float32)
+        self.table = np.full((1, len(self.columns((), RETAIL))), np.nan, dtype=np.float32)
 
-    def columns(self, sources: tuple[str, ...]) -> tuple[str, ...]:
+    def columns(self, sources: tuple[str, ...], kinds: Kinds) -> tuple[str, ...]:
         """See the class."""
         windows = [f"{window:g}d" for window in self.windows_days]
         return (
-            *(f"{kind}s_{window}" for window in windows for kind in KINDS),
-            *(f"{kind}s" for kind in KINDS),
+            *(f"{kind}s_{window}" for window in windows for kind in kinds.columns),
+            *(f"{kind}s" for kind in kinds.columns),
             *("users", "buyers"),
             *(f"users_{window}" for window in windows),
             *(f"trend_{short}_{long}" for short, long in pairwise(windows)),
@@ -66,14 +67,14 @@ class Item(FeatureFamily):
         windows = [_counts(log, start, n) for start in first]
         total = _counts(log, 0, n)
         events = total.sum(axis=1)
-        rates = [_smoothed(total[:, kind], events, self.smoothing) for kind in (EventKind.addtocart, EventKind.transaction)]
-        bought = log.where(log.kind == EventKind.transaction)
+        rates = [_smoothed(total[:, log.kinds.columns.index(role)], events, self.smoothing) for role in ("cart", "purchase")]
+        bought = log.where(log.has_role("purchase"))
         users, buyers = count_distinct(log.item, log.user, n), count_distinct(bought.item, bought.user, n)
         newest, newest_purchase = np.full(n, np.nan), np.full(n, np.nan)
         newest[log.item] = log.time
         newest_purchase[bought.item] = bought.time
         ages = [(end - time) / MILLISECONDS_PER_DAY for time in (newest, newest_purchase, log.item_born)]
-        self.table = np.full((n + 1, len(self.columns(()))), np.nan, dtype=np.float32)
+        self.table = np.full((n + 1, len(self.columns((), log.kinds))), np.nan, dtype=np.float32)
         columns = [
             *np.log1p(np.hstack([*windows, total])).T,
             np.log1p(users),
@@ -111,9 +112,10 @@ class Item(FeatureFamily):
 
 
 def _counts(log: EventLog, first: int, n: int) -> Float64:
-    """Events of each item and kind from position `first` on: `float64[n, 3]`."""
-    cell = log.item[first:].astype(np.int64) * len(KINDS) + log.kind[first:]
-    return np.bincount(cell, minlength=n * len(KINDS)).reshape(n, len(KINDS)).astype(np.float64)
+    """Events of each item, by `Kinds.columns`, from position `first` on: `float64[n, columns]`."""
+    width = len(log.kinds.columns)
+    cell = log.item[first:].astype(np.int64) * width + log.kinds.column[log.kind[first:]]
+    return np.bincount(cell, minlength=n * width).reshape(n, width).astype(np.float64)
 
 
 def _ratio(part: npt.NDArray[np.number], whole: npt.NDArray[np.number]) -> Float64:

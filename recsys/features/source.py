@@ -2,6 +2,7 @@
 
 from recsys.component import component
 from recsys.features.base import FeatureFamily
+from recsys.shop.kinds import Kinds
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries
 
@@ -24,7 +25,7 @@ class Source(FeatureFamily):
     kiccho1101, OTTO).
     """
 
-    def columns(self, sources: tuple[str, ...]) -> tuple[str, ...]:
+    def columns(self, sources: tuple[str, ...], kinds: Kinds) -> tuple[str, ...]:
         """Four columns a source and four over all."""
         each = tuple(f"{source}_{what}" for source in sources for what in EACH)
         return (*each, "n_sources", "best_rank", "mean_rank", "fusion")

@@ -6,13 +6,12 @@ from recsys.component import State, component
 from recsys.features.base import FeatureFamily, spread
 from recsys.features.history import Float64, Int64, Rows, ages, count_distinct, largest, sessions, smallest
 from recsys.shop.events import MILLISECONDS_PER_DAY
-from recsys.shop.kinds import KINDS, EventKind
+from recsys.shop.kinds import Kinds
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries, pair_key
 from recsys.shop.shop import Shop
 
 COLUMNS = (
-    *(f"{kind}s" for kind in KINDS),
     *("items", "repeat", "active_days", "events_a_day"),
     *("days_since_last", "days_since_first", "days_since_purchase"),
     *("sessions", "events_a_session", "last_session_events"),
@@ -26,12 +25,13 @@ COLUMNS = (
 class User(FeatureFamily):
     """Activity of a user, equal for all of a query's candidates: it tells a ranker which of the other columns to trust.
 
-    - `<kind>s`: events of each kind; `items`: distinct items; `repeat`: events an item
+    - `views`, `carts`, `purchases`: events of each role; `<kind>s`: of each kind without one
+    - `items`: distinct items; `repeat`: events per item
     - `active_days`: distinct days with an event; `events_a_day`: events an active day; `events_7d_share`: part of the events
       that are of the last 7 days
     - `days_since_last`, `days_since_first`, `days_since_purchase`: ages at the query's time (NaN: never)
     - `sessions`, `events_a_session`, `last_session_events`: sessions end after half an hour without an event
-    - `cart_rate`, `conversion`: cart events and transactions an event
+    - `cart_rate`, `conversion`: cart events and purchases per event
     - `purchase_days`: distinct days with a purchase; `purchase_gap`: mean days between them; `due`: `days_since_purchase` /
       `purchase_gap`; `items_a_purchase_day`: distinct (item, day) purchases a purchase day
     - `repurchase_share`: part of the distinct (item, day) purchases whose item was bought on an earlier day
@@ -42,9 +42,9 @@ class User(FeatureFamily):
     def __post_init__(self) -> None:
         self.category = np.full(1, -1, dtype=np.int32)
 
-    def columns(self, sources: tuple[str, ...]) -> tuple[str, ...]:
+    def columns(self, sources: tuple[str, ...], kinds: Kinds) -> tuple[str, ...]:
         """See the class."""
-        return COLUMNS
+        return (*(f"{kind}s" for kind in kinds.columns), *COLUMNS)
 
     def fit(self, past: Shop) -> None:
         """Take the categories of items."""
@@ -54,20 +54,21 @@ class User(FeatureFamily):
     def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
         """One value a query, repeated over its candidates."""
         values = self._of_queries(queries) | {"candidates": np.diff(pool.indptr)}
-        for column, name in enumerate(COLUMNS):
+        for column, name in enumerate(self.columns(pool.sources, queries.kinds)):
             spread(values[name], pool, out[:, column])
 
     def _of_queries(self, queries: Queries) -> dict[str, Float64 | Int64]:
         n, row, age, session = len(queries), queries.row, ages(queries), sessions(queries)
         events = np.diff(queries.indptr)
-        count = {kind: np.bincount(row[queries.kind == kind], minlength=n) for kind in EventKind}
+        counted, kinds = queries.kinds.column[queries.kind], enumerate(queries.kinds.columns)
+        count = {kind: np.bincount(row[counted == place], minlength=n) for place, kind in kinds}
         items = count_distinct(row, queries.item, n)
         active = count_distinct(row, queries.event_time // MILLISECONDS_PER_DAY, n)
         n_sessions = count_distinct(row, session, n)
         last_session = largest(row, session.astype(np.float64), n)
         category = self.category.take(queries.item, mode="clip")
         known = category >= 0
-        counts: dict[str, Float64 | Int64] = {f"{kind.name}s": count[kind] for kind in EventKind}
+        counts: dict[str, Float64 | Int64] = {f"{kind}s": of_kind for kind, of_kind in count.items()}
         with np.errstate(invalid="ignore", divide="ignore"):
             return counts | {
                 "items": items,
@@ -79,8 +80,8 @@ class User(FeatureFamily):
                 "sessions": n_sessions,
                 "events_a_session": events / n_sessions,
                 "last_session_events": np.bincount(row[last_session[row] == session], minlength=n),
-                "cart_rate": count[EventKind.addtocart] / events,
-                "conversion": count[EventKind.transaction] / events,
+                "cart_rate": count["cart"] / events,
+                "conversion": count["purchase"] / events,
                 "events_7d_share": np.bincount(row[age <= 7], minlength=n) / events,
                 "item_entropy": _entropy(row, queries.item, n),
                 "category_entropy": _entropy(row[known], category[known], n),
@@ -98,7 +99,7 @@ class User(FeatureFamily):
 
 def _purchases(queries: Queries, age: Float64) -> dict[str, Float64 | Int64]:
     """The rhythm of a user's purchase days. NaN where there is none."""
-    n, buys = len(queries), queries.kind == EventKind.transaction
+    n, buys = len(queries), queries.has_role("purchase")
     row, day = queries.row[buys], queries.event_time[buys] // MILLISECONDS_PER_DAY
     since = smallest(row, age[buys], n)
     purchase_days = count_distinct(row, day, n)

@@ -7,9 +7,8 @@ from pydantic import Field, PositiveFloat
 from recsys.component import State, component
 from recsys.features.base import FeatureFamily
 from recsys.features.history import ages, count_distinct, dwell, find, largest, sessions, smallest
-from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
 from recsys.shop.events import MILLISECONDS_PER_DAY
-from recsys.shop.kinds import KINDS, EventKind
+from recsys.shop.kinds import SIGNAL_WEIGHTS, Kinds, KindWeights
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries, pair_key
 from recsys.shop.shop import Shop
@@ -33,7 +32,7 @@ NEVER_NAN = (
 class UserItem(FeatureFamily):
     """User × item history, the family with the largest gains for orders in every winning solution that we read.
 
-    - `views`, `addtocarts`, `transactions`: number of events of each kind with the candidate
+    - `views`, `carts`, `purchases`: number of events of each role with the candidate; `<kind>s`: of each kind without a role
     - `weight_hl_<d>d`: Σ over the events of weight(kind) · 2^(−age / d days)
     - `harmonic`: Σ over the events of 1 / (1 + ln(1 + age in seconds)) (shimacos, OTTO)
     - `share`: part of the user's events that are with the candidate
@@ -59,10 +58,10 @@ class UserItem(FeatureFamily):
     def __post_init__(self) -> None:
         self.cycle = np.full(1, np.nan, dtype=np.float32)
 
-    def columns(self, sources: tuple[str, ...]) -> tuple[str, ...]:
+    def columns(self, sources: tuple[str, ...], kinds: Kinds) -> tuple[str, ...]:
         """See the class."""
         return (
-            *(f"{kind}s" for kind in KINDS),
+            *(f"{kind}s" for kind in kinds.columns),
             *(f"weight_hl_{half_life:g}d" for half_life in self.half_lives_days),
             *("harmonic", "share", "sessions", "in_last_session", "dwell", "in_cart", "purchase_days"),
             *NEVER_NAN,
@@ -71,7 +70,7 @@ class UserItem(FeatureFamily):
     def fit(self, past: Shop) -> None:
         """Mean days between two purchase days of one item by one user, of each item and of the shop."""
         log = past.log
-        bought = log.kind == EventKind.transaction
+        bought = log.has_role("purchase")
         day = log.time[bought] // MILLISECONDS_PER_DAY
         pair = pair_key(log.item[bought], log.user[bought])
         order = np.lexsort((day, pair))
@@ -90,21 +89,23 @@ class UserItem(FeatureFamily):
         keys, pair = np.unique(pair_key(queries.row, queries.item), return_inverse=True)
         values = self._of_pairs(queries, keys, pair)
         place, met = find(pool.key, keys)
-        for column, name in enumerate(self.columns(pool.sources)):
+        for column, name in enumerate(self.columns(pool.sources, queries.kinds)):
             out[:, column] = np.nan if name in NEVER_NAN else 0
             out[place[met], column] = values[name][met]
 
     def _of_pairs(self, queries: Queries, keys: npt.NDArray[np.int64], pair: npt.NDArray[np.intp]) -> dict[str, Float64]:
         """Every column, a value a (query, item) pair of the histories."""
         n, row, age, session = len(keys), (keys >> 32), ages(queries), sessions(queries)
-        weight = kind_weights(self.weights)[queries.kind].astype(np.float64)
+        weight = queries.weigh(self.weights).astype(np.float64)
         last_session = np.zeros(len(queries), dtype=np.int64)
         last_session[queries.row] = session
         in_last = last_session[queries.row] == session
         last = smallest(pair, age, n)
-        newest = {kind: smallest(pair[queries.kind == kind], age[queries.kind == kind], n) for kind in EventKind}
-        carted, bought = newest[EventKind.addtocart], newest[EventKind.transaction]
-        columns = {f"{kind.name}s": np.bincount(pair[queries.kind == kind], minlength=n) for kind in EventKind}
+        has_carted, has_bought = queries.has_role("cart"), queries.has_role("purchase")
+        carted, bought = smallest(pair[has_carted], age[has_carted], n), smallest(pair[has_bought], age[has_bought], n)
+        counted = queries.kinds.column[queries.kind]
+        names = enumerate(queries.kinds.columns)
+        columns = {f"{name}s": np.bincount(pair[counted == place], minlength=n) for place, name in names}
         for half_life in self.half_lives_days:
             columns[f"weight_hl_{half_life:g}d"] = np.bincount(pair, weight * np.exp2(-age / half_life), minlength=n)
         seconds = age * (MILLISECONDS_PER_DAY / 1000)
@@ -128,7 +129,7 @@ class UserItem(FeatureFamily):
     ) -> dict[str, Float64]:
         """Repurchase columns of the pairs; `since` is the age of the newest purchase."""
         n, of_query = len(keys), keys >> 32
-        buys = queries.kind == EventKind.transaction
+        buys = queries.has_role("purchase")
         day = queries.event_time[buys] // MILLISECONDS_PER_DAY
         row, pair = queries.row[buys], pair[buys]
         times = count_distinct(pair, day, n)

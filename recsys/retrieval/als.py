@@ -9,10 +9,10 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from scipy import sparse
 
 from recsys.component import State, component
-from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
 from recsys.retrieval.factors import Factors, decayed, one_blas_thread, summed_pairs
 from recsys.shop.events import EventLog, Int64
 from recsys.shop.identity import Int32
+from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pools import Float32
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
@@ -124,7 +124,7 @@ class ALS(Factors):
 
     def _weight(self, events: EventLog | Queries, now: int) -> Float32:
         time = events.event_time if isinstance(events, Queries) else events.time
-        return decayed(kind_weights(self.weights)[events.kind], now - time, self.half_life_days)
+        return decayed(events.weigh(self.weights), now - time, self.half_life_days)
 
     def _confidence(
         self, row: Int64, column: Int64, weight: npt.NDArray[np.float64], length: Float32

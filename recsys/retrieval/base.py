@@ -3,22 +3,18 @@
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import fields
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from recsys.component import Component, component
 from recsys.shop.events import Int64
-from recsys.shop.kinds import KINDS, EventKind, Kind
-from recsys.shop.pools import CandidatePool, Float32, Float64, Ranking
+from recsys.shop.pools import CandidatePool, Float64, Ranking
 from recsys.shop.queries import Queries, pair_key
 from recsys.shop.shop import Shop
 
 Seen = Literal["keep", "drop_bought", "drop_touched"]
-KindWeights = dict[Kind, Annotated[float, Field(ge=0)]]
-SIGNAL_WEIGHTS: KindWeights = {"view": 1.0, "addtocart": 3.0, "transaction": 5.0}
 
 
 @component
@@ -60,7 +56,7 @@ class Retriever(Component, ABC):
         """Ascending `pair_key`s of the (query, item) pairs that `seen` forbids."""
         if self.seen == "keep":
             return np.empty(0, dtype=np.int64)
-        gone = np.ones(len(queries.kind), dtype=bool) if self.seen == "drop_touched" else queries.kind == EventKind.transaction
+        gone = np.ones(len(queries.kind), dtype=bool) if self.seen == "drop_touched" else queries.has_role("purchase")
         return np.unique(pair_key(queries.row[gone], queries.item[gone]))
 
 
@@ -70,11 +66,6 @@ def _twin(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _twin(part) for name, part in value.items()}
     return [_twin(part) for part in value] if isinstance(value, list) else value
-
-
-def kind_weights(weights: KindWeights) -> Float32:
-    """A weight for each `EventKind`, 0 for a kind that is not named: `float32[3]`."""
-    return np.array([weights.get(kind, 0.0) for kind in KINDS], dtype=np.float32)
 
 
 def is_member(keys: Int64, ascending: Int64) -> npt.NDArray[np.bool_]:

@@ -7,8 +7,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy import sparse
 
 from recsys.component import component
-from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
 from recsys.retrieval.factors import Factors, decayed, summed_pairs
+from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pools import Float32
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
@@ -40,7 +40,7 @@ class BPR(Factors):
         log = past.log
         from implicit.cpu.bpr import BayesianPersonalizedRanking
 
-        row, item, _ = summed_pairs(log.user, log.item, kind_weights(self.weights)[log.kind])
+        row, item, _ = summed_pairs(log.user, log.item, log.weigh(self.weights))
         kept = (np.bincount(row, minlength=log.n_users) >= self.min_user_items)[row]
         users, row = np.unique(row[kept], return_inverse=True)
         items, column = np.unique(item[kept], return_inverse=True)
@@ -62,7 +62,7 @@ class BPR(Factors):
 
     def query_vectors(self, queries: Queries) -> Float32:
         """The weighted mean of the items' factors; the last one, an item's bias, counts once."""
-        weight = decayed(kind_weights(self.weights)[queries.kind], queries.time - queries.event_time, self.half_life_days)
+        weight = decayed(queries.weigh(self.weights), queries.time - queries.event_time, self.half_life_days)
         vectors = self.mean_of_history(queries, weight)
         vectors[:, -1] = vectors[:, :-1].any(axis=1)
         return vectors

@@ -8,11 +8,12 @@ from scipy import sparse
 
 from recsys.component import State, component
 from recsys.retrieval._recent import RecentItems
-from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_weights
+from recsys.retrieval.base import Retriever
 from recsys.retrieval.factors import decayed
 from recsys.retrieval.item_to_item import banned
 from recsys.retrieval.sparse import SparseRows
 from recsys.shop.catalogue import CategoryTree
+from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
@@ -53,7 +54,7 @@ class Category(Retriever):
         self.category = catalogue.category
         shape = (len(catalogue.tree), catalogue.n_items)
         age = log.time.max(initial=0) - log.time
-        recent = decayed(kind_weights(self.weights)[log.kind], age, self.half_life_days)
+        recent = decayed(log.weigh(self.weights), age, self.half_life_days)
         popularity = np.bincount(log.item, weights=recent, minlength=catalogue.n_items)
         item = np.flatnonzero((popularity > 0) & (self.category >= 0))
         direct = sparse.csr_matrix((popularity[item], (self.category[item], item)), shape=shape)
@@ -67,7 +68,7 @@ class Category(Retriever):
         """The items that sell best where the query's items are."""
         recent = RecentItems.of(queries)
         weight = np.zeros(len(recent.item))
-        np.add.at(weight, recent.of_event, kind_weights(self.weights)[queries.kind])
+        np.add.at(weight, recent.of_event, queries.weigh(self.weights))
         weight *= (recent.place + 1.0) ** -self.recency_power
         category = np.append(self.category, np.int32(-1))[np.minimum(recent.item, len(self.category))]
         kept = (recent.rank < self.query_items) & (weight > 0) & (category >= 0)

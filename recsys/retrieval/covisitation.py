@@ -7,11 +7,11 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from recsys.component import component
 from recsys.errors import ConfigError
-from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
 from recsys.retrieval.item_to_item import ItemToItem, banned
 from recsys.retrieval.sparse import SparseRows
 from recsys.shop import ragged
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, days
+from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries
 
@@ -43,7 +43,7 @@ class Covisitation(ItemToItem):
     """
 
     name: ClassVar[str] = "covisitation"
-    from_weights: KindWeights = Field(default={"view": 1.0, "addtocart": 1.0, "transaction": 1.0})
+    from_weights: KindWeights = Field(default={"view": 1.0, "cart": 1.0, "purchase": 1.0})
     """Weight of a pair by the kind of the event that leads."""
     to_weights: KindWeights = Field(default=SIGNAL_WEIGHTS)
     """Weight of a pair by the kind of the event that it leads to."""
@@ -117,7 +117,7 @@ class Covisitation(ItemToItem):
         first = 0 if self._counted is None else len(self._counted)
         previous = _pairs.previous_events(log.user, log.n_users)
         back = _pairs.pairs_back(first, previous, log.time, self.max_steps, self.max_events, days(self.max_gap_days))
-        of_kinds = np.outer(kind_weights(self.from_weights), kind_weights(self.to_weights)).astype(np.float64)
+        of_kinds = np.outer(log.kinds.weights(self.from_weights), log.kinds.weights(self.to_weights)).astype(np.float64)
         of_steps = np.maximum(np.arange(self.max_steps + 1.0), 1.0) ** -self.step_power
         rate = 0.0 if self.gap_half_life_days is None else 1 / (MILLISECONDS_PER_DAY * self.gap_half_life_days)
         ends = ragged.from_counts(back)

@@ -10,10 +10,10 @@ from threadpoolctl import threadpool_limits
 
 from recsys.component import component
 from recsys.retrieval._dense import most_used, strongest
-from recsys.retrieval.base import KindWeights, kind_weights
 from recsys.retrieval.item_to_item import ItemToItem
 from recsys.retrieval.sparse import SparseRows
 from recsys.shop.events import EventLog
+from recsys.shop.kinds import KindWeights
 from recsys.shop.queries import pair_key
 
 
@@ -29,7 +29,7 @@ class EASE(ItemToItem):
     name: ClassVar[str] = "ease"
     regularization: PositiveFloat = 200.0
     """λ: the higher, the more only frequent pairs count."""
-    weights: KindWeights = Field(default={"view": 0.5, "addtocart": 1.0, "transaction": 1.0})
+    weights: KindWeights = Field(default={"view": 0.5, "cart": 1.0, "purchase": 1.0})
     """Signal of an event of each kind (Polimi, RecSys Challenge 2022: views 0.2 to 0.5)."""
     max_items: Annotated[int, Field(gt=0, le=30_000)] = 5_000
     """Most items in the model: time grows with its third power, memory with its second (11 GB at the most allowed)."""
@@ -40,7 +40,7 @@ class EASE(ItemToItem):
 
     def learn(self, log: EventLog) -> SparseRows:
         """Solve for the most used items; the others have empty rows."""
-        signal = kind_weights(self.weights)[log.kind]
+        signal = log.weigh(self.weights)
         keys, of_event = np.unique(pair_key(log.user, log.item)[signal > 0], return_inverse=True)
         most = np.zeros(len(keys))
         np.maximum.at(most, of_event, signal[signal > 0])

@@ -6,8 +6,9 @@ import numpy as np
 from pydantic import Field, PositiveFloat
 
 from recsys.component import component
-from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, is_member, kind_weights
+from recsys.retrieval.base import Retriever, is_member
 from recsys.shop.events import MILLISECONDS_PER_DAY
+from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries, pair_key
 from recsys.shop.shop import Shop
@@ -36,7 +37,7 @@ class History(Retriever):
     def retrieve(self, queries: Queries, k: int) -> Ranking:
         """The query's own items; shorter than `k` for most."""
         age = (queries.time - queries.event_time) / MILLISECONDS_PER_DAY
-        weight = kind_weights(self.weights)[queries.kind] * np.exp2(-age / self.half_life_days)
+        weight = queries.weigh(self.weights) * np.exp2(-age / self.half_life_days)
         keys, of_event = np.unique(pair_key(queries.row, queries.item), return_inverse=True)
         score = np.bincount(of_event, weights=weight, minlength=len(keys))
         allowed = (score > 0) & ~is_member(keys, self.excluded(queries))

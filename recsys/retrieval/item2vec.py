@@ -9,9 +9,9 @@ from scipy.sparse.linalg import svds
 from threadpoolctl import threadpool_limits
 
 from recsys.component import component
-from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
 from recsys.retrieval.factors import Factors, decayed
 from recsys.shop.events import EventLog
+from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pools import Float32
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
@@ -62,7 +62,7 @@ class Item2Vec(Factors):
 
     def query_vectors(self, queries: Queries) -> Float32:
         """The weighted mean of the items' unit vectors."""
-        weight = decayed(kind_weights(self.weights)[queries.kind], queries.time - queries.event_time, self.half_life_days)
+        weight = decayed(queries.weigh(self.weights), queries.time - queries.event_time, self.half_life_days)
         return self.mean_of_history(queries, weight)
 
     def _pairs(self, log: EventLog) -> sparse.csr_matrix:

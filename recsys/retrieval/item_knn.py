@@ -8,10 +8,10 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from recsys.component import component
-from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights
 from recsys.retrieval.item_to_item import ItemToItem, signals
 from recsys.retrieval.sparse import SparseRows
 from recsys.shop.events import EventLog
+from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 
 
 @component

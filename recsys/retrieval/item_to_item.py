@@ -7,9 +7,10 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from recsys.component import State, component
 from recsys.retrieval._recent import RecentItems
-from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_weights
+from recsys.retrieval.base import Retriever
 from recsys.retrieval.sparse import SparseRows
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
+from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries, pair_key
 from recsys.shop.shop import Shop
@@ -55,7 +56,7 @@ class ItemToItem(Retriever):
 
     def interest(self, queries: Queries) -> SparseRows:
         """How much each recent item of the query counts, items ascending in a row."""
-        weight = kind_weights(self.query_weights)[queries.kind].astype(np.float64)
+        weight = queries.weigh(self.query_weights).astype(np.float64)
         if self.query_half_life_days is not None:
             age = (queries.time - queries.event_time) / MILLISECONDS_PER_DAY
             weight *= np.exp2(-age / self.query_half_life_days)
@@ -82,7 +83,7 @@ def banned(retriever: Retriever, queries: Queries) -> SparseRows | None:
 
 def signals(log: EventLog, weights: KindWeights) -> tuple[SparseRows, int]:
     """The summed event weights of each (user, item) pair, a row a user, and the number of items."""
-    weight = kind_weights(weights)[log.kind]
+    weight = log.weigh(weights)
     keys, of_event = np.unique(pair_key(log.user, log.item)[weight > 0], return_inverse=True)
     total = np.bincount(of_event, weights=weight[weight > 0], minlength=len(keys))
     return SparseRows.from_sorted(keys >> 32, keys & 0xFFFFFFFF, total, log.n_users), log.n_items

@@ -6,9 +6,10 @@ import numpy as np
 from pydantic import Field, PositiveFloat
 
 from recsys.component import State, component
-from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_weights
+from recsys.retrieval.base import Retriever
 from recsys.shop import ragged
 from recsys.shop.events import EventLog, days
+from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pools import Float32, Ranking
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
@@ -82,5 +83,5 @@ class Popularity(Retriever):
 def summed_weights(log: EventLog, weights: KindWeights, start: int, end: int) -> Float32:
     """Weight of the events with `start <= time < end`, summed over each item: `float32[n_items]`."""
     first, last = np.searchsorted(log.time, [start, end])
-    weight = kind_weights(weights)[log.kind[first:last]]
+    weight = log.kinds.weights(weights)[log.kind[first:last]]
     return np.bincount(log.item[first:last], weights=weight, minlength=log.n_items).astype(np.float32)

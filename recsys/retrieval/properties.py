@@ -8,7 +8,6 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from scipy import sparse
 
 from recsys.component import component
-from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, kind_weights
 from recsys.retrieval.factors import decayed
 from recsys.retrieval.item_to_item import ItemToItem
 from recsys.retrieval.sparse import SparseRows
@@ -16,6 +15,7 @@ from recsys.shop import ragged
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog, Int64
 from recsys.shop.identity import Int32
+from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.queries import pair_key
 from recsys.shop.shop import Shop
 
@@ -56,7 +56,7 @@ class Properties(ItemToItem):
         matrix = sparse.csr_matrix((idf[word[kept]], (item[kept], word[kept])), shape=(n, len(count)))
         length = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1))).ravel()
         unit = sparse.diags(1 / np.where(length > 0, length, 1)) @ matrix
-        recent = decayed(kind_weights(self.weights)[log.kind], log.time[-1] - log.time, self.half_life_days)
+        recent = decayed(log.weigh(self.weights), log.time[-1] - log.time, self.half_life_days)
         popularity = 1 + np.bincount(log.item, weights=recent, minlength=n)
         target = (sparse.diags(popularity**self.popularity_power) @ unit).T.tocsr()
         likeness = SparseRows.from_matrix(unit.tocsr()).times_pruned(SparseRows.from_matrix(target), self.neighbours + 1)

@@ -6,11 +6,11 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from recsys.component import component
-from recsys.retrieval.base import KindWeights
 from recsys.retrieval.item_to_item import ItemToItem, signals
 from recsys.retrieval.sparse import SparseRows
 from recsys.shop import ragged
 from recsys.shop.events import EventLog
+from recsys.shop.kinds import KindWeights
 
 
 @component
@@ -26,7 +26,7 @@ class RP3Beta(ItemToItem):
     """Below 1, rare transitions gain."""
     beta: NonNegativeFloat = 0.4
     """Discount of popular items."""
-    weights: KindWeights = Field(default={"view": 1.0, "addtocart": 1.0, "transaction": 1.0})
+    weights: KindWeights = Field(default={"view": 1.0, "cart": 1.0, "purchase": 1.0})
     """Weight of an event of each kind, summed over a (user, item) pair."""
     revisit: NonNegativeFloat = 1.0
     """How much an item of the query points to itself, beside its way back to itself."""

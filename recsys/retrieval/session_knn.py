@@ -8,12 +8,13 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from recsys.component import State, component
 from recsys.retrieval._recent import RecentItems, rank_by_time
-from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_weights
+from recsys.retrieval.base import Retriever
 from recsys.retrieval.item_to_item import banned
 from recsys.retrieval.sparse import SparseRows, over_rows
 from recsys.shop import ragged
 from recsys.shop.events import MILLISECONDS_PER_DAY, Int64
 from recsys.shop.identity import Int32
+from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pools import Float32, Ranking
 from recsys.shop.queries import Queries, pair_key
 from recsys.shop.shop import Shop
@@ -90,8 +91,8 @@ class SessionKNN(Retriever):
     def fit(self, past: Shop) -> None:
         """Number the sessions of two items and more, newest first, and note which hold each item."""
         log = past.log
-        weight = kind_weights(self.weights)[log.kind]
-        log = log.where(weight > 0)
+        log = log.where(log.weigh(self.weights) > 0)
+        weight = log.weigh(self.weights)
         user_indptr, order = log.by_user
         user, time, item = log.user[order], log.time[order], log.item[order]
         session = np.cumsum(self._opens(ragged.row_numbers(user_indptr), time)) - 1
@@ -102,7 +103,7 @@ class SessionKNN(Retriever):
         row, item = session[opens], item[by_item[opens]]
         strongest, last = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
         if len(opens):
-            strongest = np.maximum.reduceat(kind_weights(self.weights)[log.kind[order][by_item]], opens)
+            strongest = np.maximum.reduceat(weight[order][by_item], opens)
             last = np.maximum.reduceat(time[by_item], opens)
 
         length = np.bincount(row, minlength=n_sessions)

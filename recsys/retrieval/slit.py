@@ -10,11 +10,12 @@ from threadpoolctl import threadpool_limits
 
 from recsys.component import State, component
 from recsys.retrieval._dense import most_used, strongest
-from recsys.retrieval.base import KindWeights, Retriever, kind_weights
+from recsys.retrieval.base import Retriever
 from recsys.retrieval.factors import summed_pairs
 from recsys.retrieval.item_to_item import banned
 from recsys.retrieval.sparse import SparseRows
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, Int64, days
+from recsys.shop.kinds import KindWeights
 from recsys.shop.pools import Float32, Float64, Ranking
 from recsys.shop.queries import Queries, pair_key
 from recsys.shop.shop import Shop
@@ -49,9 +50,9 @@ class SLIT(Retriever):
     """Distance between the cutoffs learned from."""
     regularization: PositiveFloat = 40.0
     """λ: the higher, the more only frequent transitions count."""
-    weights: KindWeights = Field(default={"view": 0.2, "addtocart": 0.6, "transaction": 1.0})
+    weights: KindWeights = Field(default={"view": 0.2, "cart": 0.6, "purchase": 1.0})
     """Weight of an event of each kind in the history."""
-    target_weights: KindWeights = Field(default={"addtocart": 1.0, "transaction": 1.0})
+    target_weights: KindWeights = Field(default={"cart": 1.0, "purchase": 1.0})
     """Kinds of event to be foreseen, by a weight above 0."""
     half_life_days: PositiveFloat = 365.0
     """Days after which an event of the history counts half."""
@@ -71,7 +72,7 @@ class SLIT(Retriever):
         """Solve for the most used items; the last row of the matrix is what every query begins with."""
         log = past.log
         n_items, self.matrix = log.n_items, SparseRows.empty(log.n_items + 1)
-        touched = summed_pairs(log.user, log.item, kind_weights(self.weights)[log.kind])[1]
+        touched = summed_pairs(log.user, log.item, log.weigh(self.weights))[1]
         chosen, column = most_used(np.bincount(touched, minlength=n_items), self.max_items, self.min_users)
         n = len(chosen)
         if not n:
@@ -120,7 +121,7 @@ class SLIT(Retriever):
     def _targets(self, log: EventLog, column: Int64, start: int, end: int) -> EventLog:
         """The events from `start` to `end` that are to be foreseen."""
         span = log.between(start, end)
-        return span.where((kind_weights(self.target_weights)[span.kind] > 0) & (column[span.item] >= 0))
+        return span.where((span.weigh(self.target_weights) > 0) & (column[span.item] >= 0))
 
     def _popularity(self, log: EventLog, column: Int64, n: int, until: int, horizon: int) -> Float64:
         """Part of the users of the horizon before `until` that had each item: `float64[n]`."""
@@ -131,7 +132,7 @@ class SLIT(Retriever):
     def _profile(self, queries: Queries) -> tuple[Int64, Int64, Float64]:
         """x of each query: row, item and value, ascending."""
         age = (queries.time - queries.event_time) / MILLISECONDS_PER_DAY
-        weight = kind_weights(self.weights)[queries.kind] * np.exp2(-age / self.half_life_days)
+        weight = queries.weigh(self.weights) * np.exp2(-age / self.half_life_days)
         row, item, total = summed_pairs(queries.row, queries.item, weight)
         value = np.sqrt(total)
         whole = np.bincount(row, weights=value, minlength=len(queries))

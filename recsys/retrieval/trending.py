@@ -5,9 +5,9 @@ from typing import ClassVar
 from pydantic import Field, PositiveFloat
 
 from recsys.component import component
-from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights
 from recsys.retrieval.popularity import Popularity, summed_weights
 from recsys.shop.events import EventLog, days
+from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pools import Float32
 
 

@@ -12,7 +12,7 @@ from recsys.errors import ConfigError, nearest
 from recsys.retrieval.base import Retriever
 from recsys.shop import ragged
 from recsys.shop.events import days
-from recsys.shop.kinds import Kind
+from recsys.shop.kinds import KindName
 from recsys.shop.pools import MAX_RANK, RRF_CONSTANT, CandidatePool, Float64, Ranking
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
@@ -64,8 +64,8 @@ class Hybrid(Retriever):
     """Candidates a query that learnt quotas share."""
     learn_horizon_days: PositiveFloat = 28.0
     """Length of the stretch to learn from, at most a quarter of the log's."""
-    learn_events: list[Kind] = Field(default=["addtocart", "transaction"], min_length=1)
-    """Kinds of event that count as right in it."""
+    learn_events: list[KindName] = Field(default=["cart", "purchase"], min_length=1)
+    """Kinds of event, or roles, that count as right in it."""
 
     def __post_init__(self) -> None:
         for key, names in (("sources", self.sources), ("fallback", self.fallback)):

@@ -6,12 +6,13 @@ import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from recsys.component import State, component
-from recsys.retrieval.base import SIGNAL_WEIGHTS, KindWeights, Retriever, kind_weights
+from recsys.retrieval.base import Retriever
 from recsys.retrieval.item_to_item import banned
 from recsys.retrieval.sparse import SparseRows
 from recsys.shop import ragged
-from recsys.shop.events import MILLISECONDS_PER_DAY, Int8, Int64
+from recsys.shop.events import MILLISECONDS_PER_DAY, Int64
 from recsys.shop.identity import Int32
+from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pools import Float32, Ranking
 from recsys.shop.queries import Queries, pair_key
 from recsys.shop.shop import Shop
@@ -55,7 +56,7 @@ class UserKNN(Retriever):
         """Weigh every user's items, and note which users hold each item."""
         log = past.log
         now = int(log.time[-1]) + 1 if len(log) else 0
-        taste, newest = self._taste(log.user, log.item, log.kind, log.time, log.n_users, now)
+        taste, newest = self._taste(log.user, log.item, log.weigh(self.weights), log.time, log.n_users, now)
         holders = np.bincount(taste.item, minlength=log.n_items)
         self.idf = np.log((log.n_users + 1) / np.maximum(holders, 1)).astype(np.float32)
         self.user = np.flatnonzero(np.diff(taste.indptr) >= FEWEST_ITEMS)
@@ -74,10 +75,9 @@ class UserKNN(Retriever):
         self.holders = SparseRows.from_sorted(self.taste.item[order], row[order], part[order], len(self.idf))
 
     def _taste(
-        self, row: Int32 | Int64, item: Int32 | Int64, kind: Int8, time: Int64, n_rows: int, now: int
+        self, row: Int32 | Int64, item: Int32 | Int64, weight: Float32, time: Int64, n_rows: int, now: int
     ) -> tuple[SparseRows, Int64]:
         """The weights of each row's heaviest items, and when each of them was last met; a row's events are oldest first."""
-        weight = kind_weights(self.weights)[kind]
         met = weight > 0
         row, item, time, weight = row[met], item[met], time[met], weight[met]
         day = time // MILLISECONDS_PER_DAY
@@ -108,7 +108,7 @@ class UserKNN(Retriever):
         known = queries.item < len(self.idf)
         row = queries.row[known]
         own, _ = self._taste(
-            row, queries.item[known], queries.kind[known], queries.event_time[known], len(queries), queries.time
+            row, queries.item[known], queries.weigh(self.weights)[known], queries.event_time[known], len(queries), queries.time
         )
         own_row = ragged.row_numbers(own.indptr)
         asked = SparseRows(own.indptr, own.item, self._parts(own, own_row))

@@ -13,7 +13,7 @@ from recsys.delivery.reasons import Explainer
 from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import Popularity
 from recsys.shop import ragged
-from recsys.shop.events import Int8, Int64
+from recsys.shop.events import NEVER, Int8, Int64, taken_back
 from recsys.shop.identity import Ids, Int32
 from recsys.shop.pools import Float32
 from recsys.shop.queries import Queries
@@ -26,7 +26,8 @@ Reasons = tuple[Reason, ...]
 class RecentEvents:
     """What users did that the model has not seen: event `j` is by the `row[j]`-th user asked about.
 
-    `item`: own ids of the shop; `kind`: `int8[m]` (an `EventKind`); `time`: `int64[m]`, epoch milliseconds.
+    `item`: own ids of the shop; `kind`: `int8[m]`, numbers into the kinds of the model's log; `time`: `int64[m]`, epoch
+    milliseconds.
     """
 
     row: Int64
@@ -130,7 +131,7 @@ class Advisor:
 
 
 def _extended(queries: Queries, now: int, row: Int64, item: Int32, kind: Int8, time: Int64) -> Queries:
-    """The queries at `now` with more events; one that a history holds already counts once."""
+    """The queries at `now` with more events; one held already counts once, one taken back by them not at all."""
     rows, items = np.concatenate([queries.row, row]), np.concatenate([queries.item, item])
     kinds, times = np.concatenate([queries.kind, kind]), np.concatenate([queries.event_time, time])
     given = np.arange(len(rows)) >= len(queries.row)
@@ -140,8 +141,11 @@ def _extended(queries: Queries, now: int, row: Int64, item: Int32, kind: Int8, t
     repeated[alike[1:]] = same & given[alike[1:]]
     order = np.lexsort((times, rows))
     order = order[~repeated[order]]
+    if queries.kinds.undo:
+        undone = taken_back(queries.kinds, rows[order], items[order], kinds[order], times[order], given[order])
+        order = order[undone == NEVER]
     indptr = ragged.from_counts(np.bincount(rows[order], minlength=len(queries)))
-    return Queries(queries.user, now, indptr, items[order], kinds[order], times[order])
+    return Queries(queries.user, now, indptr, items[order], kinds[order], times[order], queries.kinds)
 
 
 def told(reason: Reason) -> dict[str, str]:

@@ -29,7 +29,6 @@ from recsys.errors import DataError, nearest
 from recsys.recommender import TwoStageRecommender
 from recsys.serving.advisor import Advisor, RecentEvents, told
 from recsys.shop.events import MILLISECONDS_PER_DAY
-from recsys.shop.kinds import KINDS
 
 MOST_REASONS = 10
 EARLIEST = 100_000_000_000
@@ -43,7 +42,7 @@ class Endpoint:
     """What MLflow calls: a table in, a table out, a row a user.
 
     In: `user` (an own id of the shop; null: a visitor without one) and, where wanted, `events`: a list, or JSON text of one, of
-    `{"item": …, "event": "view" | "addtocart" | "transaction", "time": epoch milliseconds or ISO 8601, UTC without a zone}`.
+    `{"item": …, "event": a kind of event of the model's log, "time": epoch milliseconds or ISO 8601, UTC without a zone}`.
     Out: `user`, `items`, `scores`, `fallback` (true: nothing is known of the user, these are popular items), and with the
     parameter `reasons` a list of `{"code": …, "text": …}` for each item.
     """
@@ -82,7 +81,7 @@ class Endpoint:
         """The events of all rows. An event has to lie before the request."""
         if "events" not in asked:
             return None
-        cutoff = self.advisor.model.cutoff
+        cutoff, names = self.advisor.model.cutoff, self.advisor.history.kinds.names
         if time is not None and time < cutoff:
             raise DataError(f"time: wanted one not before the model's cutoff, {_text(cutoff)}, found {_text(time)}")
         end = time if time is not None else int(pd.Timestamp.now("UTC").timestamp() * 1000) + MILLISECONDS_PER_DAY
@@ -95,15 +94,15 @@ class Endpoint:
                 for field in ("item", "event", "time"):
                     if event.get(field) is None:
                         raise DataError(f"{at}.{field}: wanted a value, found none")
-                if event["event"] not in KINDS:
-                    known = nearest(str(event["event"]), KINDS)
-                    raise DataError(f"{at}.event: wanted {', '.join(KINDS)}, found {_short(event['event'])}.{known}")
+                if event["event"] not in names:
+                    known = nearest(str(event["event"]), names)
+                    raise DataError(f"{at}.event: wanted {', '.join(names)}, found {_short(event['event'])}.{known}")
                 when = _milliseconds(event["time"], f"{at}.time")
                 if when >= end:
                     raise DataError(f"{at}.time: wanted a time before the request ({_text(end)}), found {_text(when)}")
                 rows.append(row)
                 items.append(_own_id(event["item"], f"{at}.item"))
-                kinds.append(KINDS.index(event["event"]))
+                kinds.append(names.index(event["event"]))
                 times.append(when)
         return RecentEvents(np.array(rows, np.int64), items, np.array(kinds, np.int8), np.array(times, np.int64))
 
@@ -177,8 +176,9 @@ def _load_pyfunc(path: str) -> Endpoint:
 def describe(model: Path, folder: Path) -> None:
     """Write MLflow's own files for the saved `model` into `folder`, which must not be there; they belong beside its files."""
     users, items = (pd.read_parquet(model / f"{name}.parquet", columns=["id"])["id"] for name in ("users", "items"))
-    cutoff = yaml.safe_load((model / "model.yaml").read_text())["cutoff"]
-    visit = [{"item": item, "event": "view", "time": cutoff} for item in items[-1:].tolist()]
+    about = yaml.safe_load((model / "model.yaml").read_text())
+    cutoff, weakest = about["cutoff"], next(iter(about["kinds"]))
+    visit = [{"item": item, "event": weakest, "time": cutoff} for item in items[-1:].tolist()]
     example = pd.DataFrame({"user": [*users[:1].tolist(), "a new visitor"], "events": [[], visit]}, dtype=object)
     number = DataType.long if pd.api.types.is_integer_dtype(items) else DataType.string
     inputs = Schema([ColSpec(AnyType(), "user"), ColSpec(AnyType(), "events", required=False)])

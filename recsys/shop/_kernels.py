@@ -29,3 +29,24 @@ def sort_rows(indptr: IntArray, values: npt.NDArray[np.floating | np.signedinteg
 @njit(cache=True, nogil=True, inline="always")
 def _before(a: float, b: float) -> bool:
     return a > b or (a == a and b != b)
+
+
+@njit(cache=True, nogil=True)
+def match_undoing(
+    order: IntArray, pair: IntArray, time: IntArray, undoes: npt.NDArray[np.bool_], undone: IntArray, waiting: IntArray
+) -> None:
+    """Fill `undone` with the time at which each event is taken back, where one is.
+
+    `order` runs through the events by `pair`, then time; an event with `undoes` takes back the newest one of its pair that is
+    left. `waiting` is work space as long as `order`.
+    """
+    size, current = 0, np.int64(-1)
+    for event in order:
+        if pair[event] != current:
+            size, current = 0, pair[event]
+        if not undoes[event]:
+            waiting[size] = event
+            size += 1
+        elif size:
+            size -= 1
+            undone[waiting[size]] = time[event]

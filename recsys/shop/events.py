@@ -5,7 +5,8 @@ from cutoff to cutoff, and nothing of the future shows, not even how many items 
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,20 +15,24 @@ import pandas as pd
 
 from recsys.shop import ragged
 from recsys.shop.identity import Ids, Int32, Vocabulary
+from recsys.shop.kinds import RETAIL, Kinds, KindWeights, Role
 
 Int64 = npt.NDArray[np.int64]
 Int8 = npt.NDArray[np.int8]
 
 MILLISECONDS_PER_DAY = 86_400_000
+NEVER = np.iinfo(np.int64).max
+"""The time of what does not happen."""
 
 
 @dataclass(frozen=True, eq=False)
 class EventLog:
     """Events sorted by time, as parallel arrays.
 
-    `user`, `item`: `int32[n]` numbers into `users` and `items`; `kind`: `int8[n]` (an `EventKind`); `time`: `int64[n]`, epoch
-    milliseconds. `user_born` and `item_born` give the time of first appearance of each number, ascending; an item may be born
-    in the catalogue before its first event.
+    `user`, `item`: `int32[n]` numbers into `users` and `items`; `kind`: `int8[n]` numbers into `kinds`; `time`: `int64[n]`,
+    epoch milliseconds. `user_born` and `item_born` give the time of first appearance of each number, ascending; an item may be
+    born in the catalogue before its first event. `undone` (`int64[n]`) is the time at which an event was taken back by a later
+    one, `NEVER` for all others; None where no kind takes another back. A cut leaves out what was taken back before it.
     """
 
     user: Int32
@@ -38,18 +43,21 @@ class EventLog:
     items: Vocabulary
     user_born: Int64
     item_born: Int64
+    kinds: Kinds
+    undone: Int64 | None = None
 
     @classmethod
     def build(
         cls,
         user_ids: Ids,
         item_ids: Ids,
-        kind: Int8,
+        kind: Int8 | Sequence[str],
         time: Int64,
         catalogue_ids: Ids | None = None,
         catalogue_time: Int64 | None = None,
+        kinds: Kinds = RETAIL,
     ) -> "EventLog":
-        """Number and sort raw events given in any row order.
+        """Number and sort raw events given in any row order. `kind`: names of `kinds`, or their numbers.
 
         `catalogue_ids` with `catalogue_time` name items and when each entered the catalogue (any number of rows an item).
         Equal times are ordered by user, item and kind, so that the order of rows in the file does not matter.
@@ -58,19 +66,25 @@ class EventLog:
         item_values_of = item_ids if catalogue_ids is None else np.concatenate([item_ids, catalogue_ids])
         item_code, item_values = pd.factorize(item_values_of, sort=True)
         n = len(time)
-        order = np.lexsort((kind, item_code[:n], user_code, time))
+        number = np.asarray(kind)
+        number = number if np.issubdtype(number.dtype, np.integer) else kinds.numbers(number.tolist())
+        order = np.lexsort((number, item_code[:n], user_code, time))
         born_times = time if catalogue_time is None else np.concatenate([time, catalogue_time])
         user_number, user_order, user_born = number_by_first_time(user_code, time, len(user_values))
         item_number, item_order, item_born = number_by_first_time(item_code, born_times, len(item_values))
+        user, item = user_number[user_code[order]], item_number[item_code[:n][order]]
+        kind, time = number[order].astype(np.int8), np.asarray(time, dtype=np.int64)[order]
         return cls(
-            user=user_number[user_code[order]],
-            item=item_number[item_code[:n][order]],
-            kind=np.asarray(kind, dtype=np.int8)[order],
-            time=np.asarray(time, dtype=np.int64)[order],
+            user=user,
+            item=item,
+            kind=kind,
+            time=time,
             users=Vocabulary(np.asarray(user_values)[user_order]),
             items=Vocabulary(np.asarray(item_values)[item_order]),
             user_born=user_born,
             item_born=item_born,
+            kinds=kinds,
+            undone=taken_back(kinds, user, item, kind, time) if kinds.undo else None,
         )
 
     def __len__(self) -> int:
@@ -98,29 +112,31 @@ class EventLog:
     def _slice(self, first: int, last: int, t: int) -> "EventLog":
         n_users = int(np.searchsorted(self.user_born, t))
         n_items = int(np.searchsorted(self.item_born, t))
-        return EventLog(
-            self.user[first:last],
-            self.item[first:last],
-            self.kind[first:last],
-            self.time[first:last],
-            self.users.prefix(n_users),
-            self.items.prefix(n_items),
-            self.user_born[:n_users],
-            self.item_born[:n_items],
+        part = replace(
+            self._rows(slice(first, last)),
+            users=self.users.prefix(n_users),
+            items=self.items.prefix(n_items),
+            user_born=self.user_born[:n_users],
+            item_born=self.item_born[:n_items],
         )
+        return part if part.undone is None else part.where(part.undone >= t)
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "EventLog":
         """The events marked in `keep`, with unchanged numbers."""
-        return EventLog(
-            self.user[keep],
-            self.item[keep],
-            self.kind[keep],
-            self.time[keep],
-            self.users,
-            self.items,
-            self.user_born,
-            self.item_born,
-        )
+        return self._rows(keep)
+
+    def _rows(self, rows: slice | npt.NDArray[np.bool_]) -> "EventLog":
+        undone = None if self.undone is None else self.undone[rows]
+        columns = {name: getattr(self, name)[rows] for name in ("user", "item", "kind", "time")}
+        return replace(self, **columns, undone=undone)
+
+    def has_role(self, role: Role) -> npt.NDArray[np.bool_]:
+        """Which events are of a kind with the role: `bool[n]`."""
+        return self.kinds.with_role(role)[self.kind]
+
+    def weigh(self, weights: KindWeights) -> npt.NDArray[np.float32]:
+        """The weight of each event, see `Kinds.weights`: `float32[n]`."""
+        return self.kinds.weights(weights)[self.kind]
 
     def continues(self, past: "EventLog") -> bool:
         """Whether the log begins with the events of `past`."""
@@ -143,6 +159,7 @@ class EventLog:
             digest.update(pd.util.hash_array(np.asarray(ids)).tobytes())
         for array in (self.user, self.item, self.kind, self.time, self.user_born, self.item_born):
             digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(repr(self.kinds).encode())
         return digest.hexdigest()
 
 
@@ -154,6 +171,32 @@ def number_by_first_time(code: Int64, time: Int64, n: int) -> tuple[Int32, Int64
     number = np.empty(n, dtype=np.int32)
     number[order] = np.arange(n, dtype=np.int32)
     return number, order, born[order]
+
+
+def taken_back(
+    kinds: Kinds, owner: Int32 | Int64, item: Int32, kind: Int8, time: Int64, counted: npt.NDArray[np.bool_] | None = None
+) -> Int64:
+    """The time at which each event is taken back, `NEVER` for one that is not: `int64[n]`.
+
+    An event of a kind that undoes another takes back the newest one of that kind by the same `owner` with the same item that is
+    left, at its own time or earlier. Of these events only the `counted` ones (`bool[n]`) take anything back.
+    """
+    from recsys.shop import _kernels
+
+    undone, waiting = np.full(len(time), NEVER), np.empty(len(time), dtype=np.int64)
+    pair = pair_key(owner, item)
+    for undoing in np.flatnonzero(kinds.undone_by >= 0):
+        undoes = kind == undoing
+        rows = np.flatnonzero((undoes if counted is None else undoes & counted) | (kind == kinds.undone_by[undoing]))
+        rows = rows[np.isin(pair[rows], pair[undoes])]
+        order = rows[np.lexsort((undoes[rows], time[rows], pair[rows]))]
+        _kernels.match_undoing(order, pair, time, undoes, undone, waiting)
+    return undone
+
+
+def pair_key(row: npt.NDArray[np.integer], item: npt.NDArray[np.integer]) -> Int64:
+    """One `int64` for each (row, item) pair, ascending by row, then item."""
+    return (np.asarray(row, dtype=np.int64) << 32) | np.asarray(item, dtype=np.int64)
 
 
 def days(n: float) -> int:

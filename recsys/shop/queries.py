@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.shop import ragged
-from recsys.shop.events import EventLog, Int8, Int64
+from recsys.shop.events import EventLog, Int8, Int64, pair_key
 from recsys.shop.identity import Int32
+from recsys.shop.kinds import Kinds, KindWeights, Role
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +17,7 @@ class Queries:
     """Users to recommend to at one time, each with all that it may see: the events before that time.
 
     `user`: `int32[q]` (−1: a visitor that the log does not know); `time`: epoch milliseconds, one for all. The history of query
-    `r` is `item`, `kind`, `event_time` at `indptr[r]:indptr[r + 1]`, oldest first.
+    `r` is `item`, `kind` (a number into `kinds`), `event_time` at `indptr[r]:indptr[r + 1]`, oldest first.
     """
 
     user: Int32
@@ -25,6 +26,7 @@ class Queries:
     item: Int32
     kind: Int8
     event_time: Int64
+    kinds: Kinds
 
     @classmethod
     def at(cls, history: EventLog, users: Int32, time: int) -> "Queries":
@@ -44,6 +46,7 @@ class Queries:
             history.item[events],
             history.kind[events],
             history.time[events],
+            history.kinds,
         )
 
     def __len__(self) -> int:
@@ -59,12 +62,21 @@ class Queries:
         events = slice(self.indptr[first], self.indptr[last])
         indptr = self.indptr[first : last + 1] - self.indptr[first]
         history = self.item[events], self.kind[events], self.event_time[events]
-        return Queries(self.user[first:last], self.time, indptr, *history)
+        return Queries(self.user[first:last], self.time, indptr, *history, self.kinds)
 
     def take(self, rows: Int64) -> "Queries":
         """Some of the queries, in the order given."""
         indptr, events = ragged.take(self.indptr, rows)
-        return Queries(self.user[rows], self.time, indptr, self.item[events], self.kind[events], self.event_time[events])
+        history = self.item[events], self.kind[events], self.event_time[events]
+        return Queries(self.user[rows], self.time, indptr, *history, self.kinds)
+
+    def has_role(self, role: Role) -> npt.NDArray[np.bool_]:
+        """Which history events are of a kind with the role: `bool[m]`."""
+        return self.kinds.with_role(role)[self.kind]
+
+    def weigh(self, weights: KindWeights) -> npt.NDArray[np.float32]:
+        """The weight of each history event, see `Kinds.weights`: `float32[m]`."""
+        return self.kinds.weights(weights)[self.kind]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +115,3 @@ class Truth:
         """The truth of some of the queries, in the order given."""
         indptr, positions = ragged.take(self.indptr, rows)
         return Truth(indptr, self.item[positions], self.grade[positions])
-
-
-def pair_key(row: npt.NDArray[np.integer], item: npt.NDArray[np.integer]) -> Int64:
-    """One `int64` for each (row, item) pair, ascending by row, then item."""
-    return (np.asarray(row, dtype=np.int64) << 32) | np.asarray(item, dtype=np.int64)

@@ -19,7 +19,7 @@ from recsys.component import Component, component
 from recsys.errors import ConfigError, nearest
 from recsys.shop import ragged
 from recsys.shop.events import EventLog
-from recsys.shop.kinds import KINDS, EventKind, Kind
+from recsys.shop.kinds import KindName
 from recsys.shop.queries import Queries, Truth, pair_key
 from recsys.shop.shop import Shop
 
@@ -70,10 +70,10 @@ class Split(Component):
     """Length of the test window; none: to the end of the log."""
     target: Target = "window"
     """`next`: the first target event after the cutoff (all of one instant: a basket has no first item); `window`: all."""
-    target_events: list[Kind] = Field(default=["transaction"], min_length=1)
-    """Kinds of event that count as right in the test window."""
-    grades: dict[Kind, Grade] = Field(default={"view": 1.0, "addtocart": 2.0, "transaction": 4.0})
-    """Gain of each kind; an item counts by its strongest event."""
+    target_events: list[KindName] = Field(default=["purchase"], min_length=1)
+    """Kinds of event, or roles, that count as right in the test window."""
+    grades: dict[KindName, Grade] = Field(default={"view": 1.0, "cart": 2.0, "purchase": 4.0})
+    """Gain of each kind or role; an item counts by its strongest event."""
     min_events: NonNegativeInt = 1
     """Fewest events a user must have before the cutoff to be asked about."""
     cold_items: Literal["drop", "keep"] = "drop"
@@ -88,8 +88,8 @@ class Split(Component):
     """Empty span between the end of the last label window and the test cutoff."""
     label_target: Target = "window"
     """As `target`, for the label windows."""
-    label_events: list[Kind] = Field(default=["addtocart", "transaction"], min_length=1)
-    """Kinds of event that the ranker learns from, graded by `grades`."""
+    label_events: list[KindName] = Field(default=["cart", "purchase"], min_length=1)
+    """Kinds of event, or roles, that the ranker learns from, graded by `grades`."""
 
     @field_validator("cutoff", mode="before")
     @classmethod
@@ -171,14 +171,14 @@ class Split(Component):
         time = pd.Timestamp(self.cutoff)
         return int((time.tz_convert("UTC").tz_localize(None) if time.tzinfo else time).as_unit("ms").asm8.astype(np.int64))
 
-    def _task(self, shop: Shop, window: Window, target: Target, events: list[Kind], min_events: int) -> Task:
+    def _task(self, shop: Shop, window: Window, target: Target, events: list[str], min_events: int) -> Task:
         history = shop.before(window.cutoff).log
         future = shop.log.between(window.cutoff, window.end)
-        gain = np.zeros(len(KINDS), dtype=np.float32)
-        for name in events:
-            if name not in self.grades:
+        kinds = shop.log.kinds
+        gain = np.where(kinds.among(events, "split"), kinds.weights(self.grades, "split.grades"), 0).astype(np.float32)
+        for name, wanted, grade in zip(kinds.names, kinds.among(events, "split"), gain, strict=True):
+            if wanted and not grade:
                 raise ConfigError(f"split.grades: wanted a grade for {name!r}.{nearest(name, self.grades)}")
-            gain[EventKind[name]] = self.grades[name]
         future = future.where(gain[future.kind] > 0)
         funnel = {"users with a target event": len(np.unique(future.user))}
 

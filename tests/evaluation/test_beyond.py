@@ -12,12 +12,12 @@ from recsys.evaluation.evidence import Past
 from recsys.retrieval.random import Random
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
-from recsys.shop.kinds import EventKind
+from recsys.shop.kinds import RETAIL
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
 
-VIEW, _, TRANSACTION = EventKind
+VIEW, _, TRANSACTION = RETAIL.numbers(RETAIL.names).tolist()
 # users a to d; item 0 is known to a, b, c and d, item 1 to a and b, item 2 to a, item 3 to d
 EVENTS = [("a", 0, VIEW), ("b", 0, VIEW), ("c", 0, VIEW), ("d", 0, VIEW), ("a", 1, TRANSACTION), ("b", 1, VIEW), ("a", 2, VIEW)]
 EVENTS += [("d", 3, VIEW)]

@@ -12,12 +12,12 @@ from recsys.evaluation import attribution, diagnosis, metrics
 from recsys.evaluation.evidence import Evidence, Past
 from recsys.shop import ragged
 from recsys.shop.events import EventLog
-from recsys.shop.kinds import EventKind
+from recsys.shop.kinds import RETAIL
 from recsys.shop.pools import CandidatePool, Ranking
 from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
 
-VIEW, ADDTOCART, TRANSACTION = EventKind
+VIEW, ADDTOCART, TRANSACTION = RETAIL.numbers(RETAIL.names).tolist()
 N_ITEMS, DAY = 8, 86_400_000
 
 
@@ -31,7 +31,7 @@ def truth(rows: list[list[int]], grade: float = 1) -> Truth:
     return Truth(ragged.from_counts(np.array([len(row) for row in rows])), item, np.full(len(item), grade, np.float32))
 
 
-def shop(histories: list[list[tuple[int, EventKind]]]) -> tuple[Past, Queries]:
+def shop(histories: list[list[tuple[int, int]]]) -> tuple[Past, Queries]:
     """A query a history; items 0 to 7 are known, each seen once by a user who asks nothing, long ago."""
     users = [0] * N_ITEMS + [u + 1 for u, events in enumerate(histories) for _ in events]
     items = [*range(N_ITEMS), *(item for events in histories for item, _ in events)]
@@ -48,7 +48,7 @@ def evidence(
     sources: dict[str, list[list[int]]],
     listed: list[list[int]],
     budget: int,
-    histories: list[list[tuple[int, EventKind]]] | None = None,
+    histories: list[list[tuple[int, int]]] | None = None,
     depth: int = N_ITEMS,
 ) -> Evidence:
     past, queries = shop(histories or [[(0, VIEW)] for _ in targets])

@@ -17,7 +17,7 @@ from recsys.retrieval.random import Random
 from recsys.retrieval.union import Hybrid
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
-from recsys.shop.kinds import EventKind
+from recsys.shop.kinds import RETAIL
 from recsys.shop.pools import Float32, Ranking
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
@@ -69,9 +69,9 @@ def shop(n_users: int = 400, cold: float = 0.0) -> Dataset:
     for user in range(n_users):
         group = rng.integers(GROUPS)
         viewed = group * SIZE + rng.integers(0, SIZE, VIEWS)
-        rows += [(user, item, EventKind.view, 1 + day) for day, item in enumerate(viewed)]
+        rows += [(user, item, RETAIL.names.index("view"), 1 + day) for day, item in enumerate(viewed)]
         bought = rng.choice(viewed) if rng.random() < 0.7 else group * SIZE + rng.integers(SIZE)
-        rows.append((user, 10_000 + user if rng.random() < cold else bought, EventKind.transaction, 11))
+        rows.append((user, 10_000 + user if rng.random() < cold else bought, RETAIL.names.index("transaction"), 11))
     user, item, kind, day = np.array(rows).T
     log = EventLog.build(user, item, kind.astype(np.int8), day * DAY + np.arange(len(rows)))
     return Dataset(log, Catalogue.empty(log.items, log.item_born), "shop", Funnel(), "made up")

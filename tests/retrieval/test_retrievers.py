@@ -15,7 +15,7 @@ from recsys.datasets.retailrocket import from_frames
 from recsys.datasets.simulation import Simulated, simulate
 from recsys.retrieval import Retriever
 from recsys.shop.events import EventLog
-from recsys.shop.kinds import EventKind
+from recsys.shop.kinds import RETAIL
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries, pair_key
 from recsys.shop.shop import Shop
@@ -92,7 +92,7 @@ def fit(settings: dict[str, Any], dataset: Dataset, cutoff: int) -> Retriever:
 
 def small_log(user: list[int], item: list[int]) -> EventLog:
     n = len(user)
-    kind = np.full(n, EventKind.transaction, dtype=np.int8)
+    kind = np.full(n, RETAIL.names.index("transaction"), dtype=np.int8)
     return EventLog.build(
         np.array(user, dtype=np.int64), np.array(item, dtype=np.int64), kind, np.arange(n, dtype=np.int64) * DAY
     )
@@ -184,7 +184,7 @@ def test_items_that_are_new_since_the_fit_are_passed_over(
 ) -> None:
     unknown = dataset.before(cutoff).catalogue.n_items + 5
     item = np.where(np.arange(len(queries.item)) % 2 == 0, unknown, queries.item).astype(np.int32)
-    later = Queries(queries.user, queries.time, queries.indptr, item, queries.kind, queries.event_time)
+    later = Queries(queries.user, queries.time, queries.indptr, item, queries.kind, queries.event_time, queries.kinds)
     well_formed(fitted.retrieve(later, K), len(queries), K)
 
 
@@ -205,7 +205,7 @@ def test_seen_items_as_the_policy_says(
 ) -> None:
     ranking = fit({**settings, "seen": policy}, dataset, cutoff).retrieve(queries, K)
     well_formed(ranking, len(queries), K)
-    gone = queries.kind == EventKind.transaction if policy == "drop_bought" else np.full(len(queries.kind), True)
+    gone = queries.has_role("purchase") if policy == "drop_bought" else np.full(len(queries.kind), True)
     row, place = np.nonzero(ranking.item >= 0)
     assert not np.isin(pair_key(row, ranking.item[row, place]), pair_key(queries.row[gone], queries.item[gone])).any()
 

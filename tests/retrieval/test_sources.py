@@ -10,12 +10,12 @@ from recsys.datasets.synthetic import Synthetic
 from recsys.retrieval import ALS, Category, Item2Vec, Properties, Retriever, Trending
 from recsys.shop.catalogue import Catalogue, CategoryTree
 from recsys.shop.events import EventLog
-from recsys.shop.kinds import EventKind
+from recsys.shop.kinds import RETAIL
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 DAY = 86_400_000
-VIEW, CART, BUY = EventKind
+VIEW, CART, BUY = RETAIL.numbers(RETAIL.names).tolist()
 
 
 def log_of(*events: tuple[int, int, int, float]) -> EventLog:

@@ -12,7 +12,7 @@ from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import ALS
 from recsys.serving.advisor import Advisor, RecentEvents
 from recsys.shop.events import EventLog, days
-from recsys.shop.kinds import EventKind
+from recsys.shop.kinds import RETAIL
 from recsys.shop.queries import Queries
 from recsys.shop.splits import Split
 
@@ -123,11 +123,11 @@ def test_who_is_not_known_gets_what_is_popular_and_is_marked(model: TwoStageReco
 
 
 def test_a_visitor_is_answered_by_events_alone(model: TwoStageRecommender, advisor: Advisor):
-    item, kind = model.retriever.item[:2], np.full(2, EventKind.addtocart, dtype=np.int8)
+    item, kind = model.retriever.item[:2], np.full(2, RETAIL.names.index("addtocart"), dtype=np.int8)
     time, now = model.cutoff + np.array([1, 2]), model.cutoff + 9
     row = np.zeros(2, dtype=np.int64)
     answers = advisor.advise([None], 5, RecentEvents(row, model.history.items.ids[item], kind, time), now)
-    query = Queries(np.array([-1], dtype=np.int32), now, np.array([0, 2]), item, kind, time)
+    query = Queries(np.array([-1], dtype=np.int32), now, np.array([0, 2]), item, kind, time, RETAIL)
     assert answers.fallback.tolist() == [False]
     np.testing.assert_array_equal(answers.item, model.history.items.own(model.rank(model.pool(query), query, 5).item))
 

@@ -7,11 +7,11 @@ from pydantic import ValidationError
 
 from recsys.errors import ConfigError
 from recsys.shop.events import EventLog
-from recsys.shop.kinds import EventKind
+from recsys.shop.kinds import RETAIL
 from recsys.shop.shop import Shop
 from recsys.shop.splits import Rolling, Split, Window
 
-VIEW, ADDTOCART, TRANSACTION = EventKind
+VIEW, ADDTOCART, TRANSACTION = RETAIL.numbers(RETAIL.names).tolist()
 DAY = 86_400_000
 
 
