@@ -54,8 +54,6 @@ def log():
         np.array(["b", "a", "a"], dtype=object),
         np.array(["x", "y", "x"], dtype=object),
         ["view", "transaction", "addtocart"],
-            [RETAIL.names.index("view"), RETAIL.names.index("transaction"), RETAIL.names.index("addtocart")], dtype=np.int8
-        ),
         np.array([30, 10, 20]),
         np.array(["z", "x"], dtype=object),
         np.array([5, 25]),
