@@ -181,8 +181,15 @@ def _run(parts: Parts, config: Mapping[str, Any], folder: Path, tracked: Run, st
         tracked.json(gain, "feature_importance.json")
     for name in KEPT:
         tracked.artifact(folder / name)
-    tracked.model(folder / "model")
+    tracked.model(folder / "model", _for_serving)
     return result
+
+
+def _for_serving(model: Path, folder: Path) -> None:
+    """Write MLflow's own files for the saved model; what serves it loads slowly, and only a tracked run needs it."""
+    from recsys.serving import endpoint
+
+    endpoint.describe(model, folder)
 
 
 def _refit(parts: Parts, recommender: TwoStageRecommender, dataset: Dataset, newest: Fold, stages: Stages) -> None:

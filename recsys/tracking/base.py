@@ -1,6 +1,6 @@
 """The protocol: a tracker gives out runs, a run takes what is to be kept."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,9 +50,11 @@ class Run:
     def folder(self, path: Path, name: str) -> None:
         """Keep a copy of what a folder holds as the artifact folder `name`. Nothing inside is redacted."""
 
-    def model(self, path: Path) -> None:
+    def model(self, path: Path, describe: Callable[[Path, Path], None]) -> None:
         """Keep the folder of a saved model as the artifact folder `model`, ready to be served, unless `log_model` is off;
         with `register` as a new version of the registered model of that name.
+
+        `describe(model, folder)` writes what a server needs beside the model's own files into a new folder.
         """
 
     def figure(self, figure: "Figure", name: str) -> None:

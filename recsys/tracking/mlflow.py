@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 import traceback
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
@@ -258,14 +258,12 @@ class _MlflowRun(Run):
     def folder(self, path: Path, name: str) -> None:
         self.client.log_artifacts(self.id, str(path), name)
 
-    def model(self, path: Path) -> None:
+    def model(self, path: Path, describe: Callable[[Path, Path], None]) -> None:
         if not self.tracker.log_model:
             return
-        from recsys.serving import endpoint
-
         self.folder(path, "model")
         with tempfile.TemporaryDirectory() as scratch, hushed("mlflow.pyfunc"):
-            endpoint.describe(path, Path(scratch) / "model")
+            describe(path, Path(scratch) / "model")
             self.folder(Path(scratch) / "model", "model")
         if name := self.tracker.register:
             self._register(name)

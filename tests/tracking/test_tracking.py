@@ -19,6 +19,7 @@ from recsys.features import FeatureSet
 from recsys.ranking import RetrievalOrder
 from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import History
+from recsys.serving import endpoint
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
 from recsys.tracking import (
@@ -280,7 +281,7 @@ def test_files_folders_figures_and_the_model_are_kept(tracker, client, tmp_path)
             run.figure(Figure(), "plots/importance")
             run.json({"a": [1]}, "summary.json")
             run.text("text", "note.txt")
-            run.model(tmp_path / "model")
+            run.model(tmp_path / "model", endpoint.describe)
         root = Path(client.download_artifacts(run.id, ""))
         kept = {str(path.relative_to(root)) for path in root.rglob("*.*") if path.is_file()}
         model = {name for name in kept if name.startswith("model/")}
@@ -414,7 +415,7 @@ def test_no_tracking_has_the_same_interface_and_keeps_nothing(tmp_path):
         run.dataset(made_dataset())
         run.artifact(tmp_path / "missing")
         run.folder(tmp_path / "missing", "x")
-        run.model(tmp_path / "missing")
+        run.model(tmp_path / "missing", endpoint.describe)
         run.figure(Figure(), "x")
         run.text("x", "x")
         run.json({}, "x")
