@@ -27,7 +27,7 @@ from recsys.evaluation.evidence import HEAD, Past
 from recsys.report.plots import BLUE, ORANGE
 from recsys.shop.events import MILLISECONDS_PER_DAY
 from recsys.shop.kinds import RETAIL
-from recsys.shop.queries import pair_key
+from recsys.shop.pairs import pair_key
 from recsys.shop.splits import Split
 
 plt.rcParams |= {"figure.dpi": 120, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}

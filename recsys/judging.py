@@ -18,10 +18,10 @@ from recsys.evaluation.evidence import Evidence, Past, contains
 from recsys.evaluation.statistics import Interval, bootstrap, mean_intervals, minimum_detectable_effect
 from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import Retriever
-from recsys.retrieval.base import is_member
 from recsys.retrieval.random import Random
+from recsys.shop.pairs import is_member, pair_key
 from recsys.shop.pools import CandidatePool, Ranking
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 from recsys.shop.splits import Task
 from recsys.stages import Stages
 

@@ -9,8 +9,9 @@ from recsys.features import FeatureMatrix
 from recsys.ranking import Ranker
 from recsys.shop import ragged
 from recsys.shop.events import EventLog
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import Float32, Ranking
-from recsys.shop.queries import Truth, pair_key
+from recsys.shop.queries import Truth
 from recsys.shop.splits import Task
 
 MOST_EXPLAINED = 4000

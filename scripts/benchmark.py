@@ -43,8 +43,9 @@ from recsys.retrieval import ALS, BPR, Hybrid, ItemKNN, Retriever
 from recsys.shop.events import EventLog, Int8, days
 from recsys.shop.identity import Int32
 from recsys.shop.kinds import RETAIL, ROLES, SIGNAL_WEIGHTS
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 from recsys.shop.splits import Split, Task, Window
 from recsys.stages import Stages
 

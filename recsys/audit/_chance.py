@@ -6,7 +6,8 @@ import numpy.typing as npt
 from recsys.shop import ragged
 from recsys.shop.events import Int64
 from recsys.shop.identity import Int32
-from recsys.shop.queries import Truth, pair_key
+from recsys.shop.pairs import pair_key
+from recsys.shop.queries import Truth
 
 Float64 = npt.NDArray[np.float64]
 

@@ -22,8 +22,9 @@ from recsys.digest import digest
 from recsys.evaluation import metrics
 from recsys.ranking import Examples
 from recsys.shop import ragged
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float32, Ranking
-from recsys.shop.queries import Queries, Truth, pair_key
+from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
 from recsys.shop.splits import Fold, Split, Task
 

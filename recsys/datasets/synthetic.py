@@ -15,7 +15,7 @@ from recsys.datasets.retailrocket import from_frames
 from recsys.datasets.simulation import EVENTS, VISITORS, Simulated, simulate
 from recsys.errors import DataError
 from recsys.shop.kinds import RETAIL
-from recsys.shop.queries import pair_key
+from recsys.shop.pairs import pair_key
 
 SESSION_GAP = 30 * 60 * 1000
 """A longer pause, in milliseconds, begins a new session."""

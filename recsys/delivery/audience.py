@@ -15,7 +15,7 @@ from recsys.errors import ConfigError, DataError, nearest
 from recsys.recommender import TwoStageRecommender
 from recsys.shop.events import EventLog, Int64, days
 from recsys.shop.kinds import Role
-from recsys.shop.queries import pair_key
+from recsys.shop.pairs import pair_key
 
 LAPSED_DAYS, ACTIVE_DAYS = 60, 28
 

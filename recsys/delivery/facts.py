@@ -17,7 +17,8 @@ from recsys.shop import ragged
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, Int64, days
 from recsys.shop.identity import Int32
 from recsys.shop.kinds import ROLES, Role
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.pairs import pair_key
+from recsys.shop.queries import Queries
 
 Bool = npt.NDArray[np.bool_]
 Column = npt.NDArray[Any]

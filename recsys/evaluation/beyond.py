@@ -5,12 +5,12 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recsys.evaluation.evidence import Float64, Past
-from recsys.retrieval.base import is_member
 from recsys.shop import ragged
 from recsys.shop.events import Int64
 from recsys.shop.identity import Int32
+from recsys.shop.pairs import is_member, pair_key
 from recsys.shop.pools import Ranking
-from recsys.shop.queries import Queries, Truth, pair_key
+from recsys.shop.queries import Queries, Truth
 
 SAMPLE = 500
 """Queries whose lists are compared by covisitation: pairs of popular items are dear."""

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from recsys.evaluation import attribution, metrics
 from recsys.evaluation.evidence import Evidence, Float64, Mask
 from recsys.evaluation.statistics import Interval
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import Ranking
-from recsys.shop.queries import Truth, pair_key
+from recsys.shop.queries import Truth
 
 FORMAT = 1
 """Version of the layout of `diagnosis.json`."""

@@ -12,8 +12,9 @@ from recsys.evaluation import metrics
 from recsys.shop import ragged
 from recsys.shop.events import EventLog, Int64, days
 from recsys.shop.identity import Int32
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float64, Ranking
-from recsys.shop.queries import Queries, Truth, pair_key
+from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
 
 Mask = npt.NDArray[np.bool_]

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from recsys.errors import ConfigError
 from recsys.shop import ragged
 from recsys.shop.events import Int64
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Ranking
-from recsys.shop.queries import Queries, Truth, pair_key
+from recsys.shop.queries import Queries, Truth
 
 Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

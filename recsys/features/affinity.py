@@ -12,8 +12,9 @@ from recsys.features.history import Rows, find
 from recsys.shop import ragged
 from recsys.shop.events import EventLog
 from recsys.shop.kinds import Kinds
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float32
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 COLUMNS = (

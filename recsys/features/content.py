@@ -15,8 +15,9 @@ from recsys.features.history import ages, find, smallest
 from recsys.shop import ragged
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.kinds import Kinds
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float32
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 LEVEL = ("events", "purchases", "share", "days_since_last")

@@ -9,8 +9,9 @@ from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 
 from recsys.shop import ragged
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float32
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 
 Int64 = npt.NDArray[np.int64]
 

@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.shop.events import MILLISECONDS_PER_DAY
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.pairs import pair_key
+from recsys.shop.queries import Queries
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]

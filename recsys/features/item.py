@@ -13,8 +13,9 @@ from recsys.features.history import Float64, count_distinct
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, days
 from recsys.shop.kinds import RETAIL, Kinds
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float32
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 AGES = ("days_since_last", "days_since_purchase", "age_days")

@@ -7,8 +7,9 @@ from recsys.features.base import FeatureFamily, spread
 from recsys.features.history import Float64, Int64, Rows, ages, count_distinct, largest, sessions, smallest
 from recsys.shop.events import MILLISECONDS_PER_DAY
 from recsys.shop.kinds import Kinds
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float32
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 COLUMNS = (

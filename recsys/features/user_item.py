@@ -9,8 +9,9 @@ from recsys.features.base import FeatureFamily
 from recsys.features.history import ages, count_distinct, dwell, find, largest, sessions, smallest
 from recsys.shop.events import MILLISECONDS_PER_DAY
 from recsys.shop.kinds import SIGNAL_WEIGHTS, Kinds, KindWeights
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float32
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 Float64 = npt.NDArray[np.float64]

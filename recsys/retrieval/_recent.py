@@ -7,7 +7,8 @@ import numpy as np
 from recsys.shop import ragged
 from recsys.shop.events import Int64
 from recsys.shop.identity import Int32
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.pairs import pair_key
+from recsys.shop.queries import Queries
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,12 +6,12 @@ from dataclasses import fields
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from recsys.component import Component, component
 from recsys.shop.events import Int64
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float64, Ranking
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 Seen = Literal["keep", "drop_bought", "drop_touched"]
@@ -66,11 +66,3 @@ def _twin(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _twin(part) for name, part in value.items()}
     return [_twin(part) for part in value] if isinstance(value, list) else value
-
-
-def is_member(keys: Int64, ascending: Int64) -> npt.NDArray[np.bool_]:
-    """Which of `keys` are among the `ascending` ones."""
-    if not len(ascending):
-        return np.zeros(len(keys), dtype=bool)
-    place = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
-    return ascending[place] == keys

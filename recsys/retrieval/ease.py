@@ -14,7 +14,7 @@ from recsys.retrieval.item_to_item import ItemToItem
 from recsys.retrieval.sparse import SparseRows
 from recsys.shop.events import EventLog
 from recsys.shop.kinds import KindWeights
-from recsys.shop.queries import pair_key
+from recsys.shop.pairs import pair_key
 
 
 @component

@@ -14,8 +14,9 @@ from recsys.retrieval.base import Retriever
 from recsys.retrieval.sparse import over_rows
 from recsys.shop.events import MILLISECONDS_PER_DAY, Int64
 from recsys.shop.identity import Int32
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import Float32, Ranking
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 
 SPARE = 32
 """Items beside those asked for that are scored again, so that the noise of a product can't decide which are the best."""

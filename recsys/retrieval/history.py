@@ -6,11 +6,12 @@ import numpy as np
 from pydantic import Field, PositiveFloat
 
 from recsys.component import component
-from recsys.retrieval.base import Retriever, is_member
+from recsys.retrieval.base import Retriever
 from recsys.shop.events import MILLISECONDS_PER_DAY
 from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
+from recsys.shop.pairs import is_member, pair_key
 from recsys.shop.pools import Ranking
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 

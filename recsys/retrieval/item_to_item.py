@@ -11,8 +11,9 @@ from recsys.retrieval.base import Retriever
 from recsys.retrieval.sparse import SparseRows
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
 from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import Ranking
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 

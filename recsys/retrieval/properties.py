@@ -16,7 +16,7 @@ from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog, Int64
 from recsys.shop.identity import Int32
 from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
-from recsys.shop.queries import pair_key
+from recsys.shop.pairs import pair_key
 from recsys.shop.shop import Shop
 
 

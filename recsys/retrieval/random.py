@@ -5,9 +5,10 @@ from typing import ClassVar
 import numpy as np
 
 from recsys.component import State, component
-from recsys.retrieval.base import Retriever, is_member
+from recsys.retrieval.base import Retriever
+from recsys.shop.pairs import is_member, pair_key
 from recsys.shop.pools import Ranking
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 

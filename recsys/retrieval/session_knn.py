@@ -15,8 +15,9 @@ from recsys.shop import ragged
 from recsys.shop.events import MILLISECONDS_PER_DAY, Int64
 from recsys.shop.identity import Int32
 from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import Float32, Ranking
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 Decay = Literal["same", "div", "linear", "log", "quadratic", "exp"]

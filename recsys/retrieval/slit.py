@@ -16,8 +16,9 @@ from recsys.retrieval.item_to_item import banned
 from recsys.retrieval.sparse import SparseRows
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, Int64, days
 from recsys.shop.kinds import KindWeights
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import Float32, Float64, Ranking
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 

@@ -8,17 +8,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from pydantic import Field, PositiveInt
 
 from recsys.component import Component, component
 from recsys.errors import ConfigError
+from recsys.serving.lists import Lists
 from recsys.shop.identity import Ids
-
-if TYPE_CHECKING:
-    from recsys.serving.batch import Lists
 
 
 @component
@@ -37,7 +35,7 @@ class Spark(Component):
     conf: dict[str, str] = Field(default_factory=dict)
     """More of Spark's own properties, such as `spark.executor.memory: 8g`."""
 
-    def made(self, lists: "Lists", shards: Sequence[tuple[int, Ids]]) -> Iterator[tuple[int, bytes]]:
+    def made(self, lists: Lists, shards: Sequence[tuple[int, Ids]]) -> Iterator[tuple[int, bytes]]:
         """The number and the content of each shard, in the order in which they are finished."""
         if not shards:
             return
@@ -103,10 +101,8 @@ class _Work:
 
 
 @cache
-def _lists(where: str | Path, k: int, reasons: int) -> "Lists":
+def _lists(where: str | Path, k: int, reasons: int) -> Lists:
     """A worker loads the model once."""
     from pyspark import SparkFiles
-
-    from recsys.serving.batch import Lists
 
     return Lists(where if isinstance(where, Path) else Path(SparkFiles.get(where)), k, reasons)

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from recsys.shop.ragged import IntArray
+IntArray = npt.NDArray[np.int64]
 
 SHORT = 24
 """A row of so many is sorted by insertion, which needs no memory of its own."""

@@ -11,7 +11,7 @@ import pandas as pd
 from recsys.digest import digest
 from recsys.shop.events import Int64, number_by_first_time
 from recsys.shop.identity import Int32, Vocabulary
-from recsys.shop.queries import pair_key
+from recsys.shop.pairs import pair_key
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ import pandas as pd
 from recsys.shop import ragged
 from recsys.shop.identity import Ids, Int32, Vocabulary
 from recsys.shop.kinds import RETAIL, Kinds, KindWeights, Role
+from recsys.shop.pairs import pair_key
 
 Int64 = npt.NDArray[np.int64]
 Int8 = npt.NDArray[np.int8]
@@ -192,11 +193,6 @@ def taken_back(
         order = rows[np.lexsort((undoes[rows], time[rows], pair[rows]))]
         _kernels.match_undoing(order, pair, time, undoes, undone, waiting)
     return undone
-
-
-def pair_key(row: npt.NDArray[np.integer], item: npt.NDArray[np.integer]) -> Int64:
-    """One `int64` for each (row, item) pair, ascending by row, then item."""
-    return (np.asarray(row, dtype=np.int64) << 32) | np.asarray(item, dtype=np.int64)
 
 
 def days(n: float) -> int:

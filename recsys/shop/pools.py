@@ -10,7 +10,7 @@ import numpy.typing as npt
 from recsys.shop import ragged
 from recsys.shop.events import Int64
 from recsys.shop.identity import Int32
-from recsys.shop.queries import pair_key
+from recsys.shop.pairs import pair_key
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

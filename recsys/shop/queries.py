@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.shop import ragged
-from recsys.shop.events import EventLog, Int8, Int64, pair_key
+from recsys.shop.events import EventLog, Int8, Int64
 from recsys.shop.identity import Int32
 from recsys.shop.kinds import Kinds, KindWeights, Role
+from recsys.shop.pairs import pair_key
 
 
 @dataclass(frozen=True, eq=False)

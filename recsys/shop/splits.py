@@ -20,7 +20,8 @@ from recsys.errors import ConfigError, nearest
 from recsys.shop import ragged
 from recsys.shop.events import EventLog
 from recsys.shop.kinds import KindName
-from recsys.shop.queries import Queries, Truth, pair_key
+from recsys.shop.pairs import pair_key
+from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
 
 Grade = Annotated[float, Field(gt=0)]

@@ -126,7 +126,7 @@ class Progress:
 
     def __init__(self, console: Console, stage: str, shared: SharedStudy, objectives: Sequence[str]) -> None:
         self._console, self._stage, self._shared, self._objectives = console, stage, shared, objectives
-        self._start, self._before = time.monotonic(), len(shared.finished())
+        self._start, self._ended = time.monotonic(), len(shared.finished())
 
     def tell(self, number: int) -> None:
         """Print the line of the trial that ended."""
@@ -135,7 +135,7 @@ class Progress:
         came_to = _values(trial) if trial.state == TrialState.COMPLETE else trial.state.name.lower()
         best = winner(self._shared.study)
         so_far = f"best {_values(best)} (trial {best.number})" if best else "none completed"
-        done = max(len(finished) - self._before, 1)
+        done = max(len(finished) - self._ended, 1)
         left = (time.monotonic() - self._start) / done * max(self._shared.total - len(finished), 0)
         name = " defaults" if DEFAULTS in trial.user_attrs else ""
         self._console.print(

@@ -16,8 +16,9 @@ from recsys.datasets.simulation import Simulated, simulate
 from recsys.retrieval import Retriever
 from recsys.shop.events import EventLog
 from recsys.shop.kinds import RETAIL
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import Ranking
-from recsys.shop.queries import Queries, pair_key
+from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 CONF = Path(__file__).parents[2] / "conf"

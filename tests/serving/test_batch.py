@@ -19,7 +19,8 @@ from recsys.ranking import Rule
 from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import ALS
 from recsys.serving import batch
-from recsys.serving.batch import Batch, Lists
+from recsys.serving.batch import Batch
+from recsys.serving.lists import Lists
 from recsys.serving.spark import Spark
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,8 @@ from recsys.shop import ragged
 from recsys.shop.events import EventLog, days
 from recsys.shop.identity import Vocabulary
 from recsys.shop.kinds import RETAIL
-from recsys.shop.queries import Queries, Truth, pair_key
+from recsys.shop.pairs import pair_key
+from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
 
 EVENT = st.tuples(st.integers(0, 6), st.integers(0, 8), st.integers(0, 2), st.integers(0, 20))

@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.shop.pairs import pair_key
 from recsys.shop.pools import RRF_CONSTANT, CandidatePool, Ranking
-from recsys.shop.queries import Truth, pair_key
+from recsys.shop.queries import Truth
 
 N_QUERIES, N_ITEMS = 4, 9
 
