@@ -8,7 +8,7 @@ taken back by `restore`, as arrays.
 import importlib
 import json
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -36,6 +36,20 @@ class Component:
         """The constructor's arguments, with `_target_`, as plain values that YAML can hold."""
         values = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.init}  # type: ignore[arg-type]
         return {"_target_": f"{type(self).__module__}.{type(self).__qualname__}", **values}
+
+    def files(self) -> tuple[Path, ...] | None:
+        """The files that the results depend on besides the settings, none by default; `None` where they cannot be named.
+
+        While settings, files and code are the same, results come from the cache; with `None` they are computed each time.
+        """
+        return ()
+
+    def components(self) -> Iterator["Component"]:
+        """The component, then the components in its settings at any depth."""
+        yield self
+        for f in fields(self):  # type: ignore[arg-type]
+            if f.init:
+                yield from _held(getattr(self, f.name))
 
     def state(self) -> State:
         """What `fit` learned, as arrays (numeric, boolean or fixed-width text; never objects)."""
@@ -122,6 +136,14 @@ def _explain(problem: Any, at: str, target: type) -> str:
     if problem["type"] == "literal_error":
         return message + f", found {found!r}." + nearest(str(found), re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
     return message if problem["type"] == "value_error" else f"{message}, found {found!r}"
+
+
+def _held(value: Any) -> Iterator[Component]:
+    if isinstance(value, Component):
+        yield from value.components()
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _held(part)
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recsys.cache import NoCache, Stage
+from recsys.cache import NoCache, Step
 from recsys.component import Component
 from recsys.features import FeatureMatrix, FeatureSet
 from recsys.retrieval import Retriever
@@ -96,11 +96,11 @@ class FirstStage:
         made = self._timed("features", self._features, lambda: (self._identity(), pool, queries), make)
         return FeatureMatrix(made["values"], tuple(made["names"].tolist()), tuple(made["families"].tolist()), pool)
 
-    def _timed(self, stage: Stage, template: Component, depends: Callable[[], Any], make: Callable[[], Arrays]) -> Arrays:
+    def _timed(self, step: Step, template: Component, depends: Callable[[], Any], make: Callable[[], Arrays]) -> Arrays:
         def measured() -> Arrays:
             arrays = make()
             return arrays | {"seconds": np.array(self._stages.last)}
 
-        arrays = self._cache.arrays(stage, template, depends, measured)
-        self.seconds[stage] = float(arrays.pop("seconds"))
+        arrays = self._cache.arrays(step, template, depends, measured)
+        self.seconds[step] = float(arrays.pop("seconds"))
         return arrays

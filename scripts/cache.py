@@ -5,13 +5,15 @@ import sys
 import time
 from pathlib import Path
 
-from recsys.cache import STAGES, StageCache
+from recsys import cli
+from recsys.cache import STEPS, StageCache
+from recsys.errors import ConfigError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and do it."""
     parser = argparse.ArgumentParser(
-        description="The stage cache holds data as read, fitted retrievers, pools and features; without it they are made anew.",
+        description="The stage cache holds data as read, fitted retrievers, pools and features. What is cleared is made again.",
         epilog="Example: python scripts/cache.py show",
     )
     parser.add_argument("action", choices=("show", "clear"))
@@ -19,19 +21,34 @@ def main(arguments: list[str] | None = None) -> int:
         "--folder", type=Path, default=Path(".cache"), help="the setting cache.folder of the runs (%(default)s)"
     )
     options = parser.parse_args(arguments)
-    cache = StageCache(folder=options.folder)  # type: ignore[call-arg]
-    if options.action == "clear":
-        size = sum(entry.size for entry in cache.entries())
-        print(f"Removed {cache.clear()} entries, {size / 1e6:,.1f} MB, from {options.folder.resolve()}")
-        return 0
-    entries = cache.entries()
-    print(f"{options.folder.resolve()}\n\n{'stage':<12}{'entries':>8}{'MB':>12}  last used")
-    for stage in STAGES:
-        own = [entry for entry in entries if entry.stage == stage]
-        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(own[-1].used)) if own else "–"
-        print(f"{stage:<12}{len(own):>8}{sum(entry.size for entry in own) / 1e6:>12,.1f}  {used}")
-    print(f"{'all':<12}{len(entries):>8}{sum(entry.size for entry in entries) / 1e6:>12,.1f}")
+    with cli.plain_errors():
+        cache = _cache(options.folder)
+        (_show if options.action == "show" else _clear)(cache)
     return 0
+
+
+def _cache(folder: Path) -> StageCache:
+    cache = StageCache(folder=folder)  # type: ignore[call-arg]
+    if not folder.is_dir():
+        raise ConfigError(f"--folder: {folder.resolve()} is not a cache: there is no such folder")
+    if any(folder.iterdir()) and not cache.entries() and not cache.drafts():
+        raise ConfigError(f"--folder: {folder.resolve()} is not a cache: nothing in it was made by one")
+    return cache
+
+
+def _clear(cache: StageCache) -> None:
+    size = sum(entry.size for entry in cache.entries())
+    print(f"Removed {cache.clear()} entries, {size / 1e6:,.1f} MB, from {cache.folder.resolve()}")
+
+
+def _show(cache: StageCache) -> None:
+    entries = cache.entries()
+    print(f"{cache.folder.resolve()}\n\n{'step':<12}{'entries':>8}{'MB':>12}  last used")
+    for step in STEPS:
+        own = [entry for entry in entries if entry.step == step]
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(own[-1].used)) if own else "–"
+        print(f"{step:<12}{len(own):>8}{sum(entry.size for entry in own) / 1e6:>12,.1f}  {used}")
+    print(f"{'all':<12}{len(entries):>8}{sum(entry.size for entry in entries) / 1e6:>12,.1f}")
 
 
 if __name__ == "__main__":

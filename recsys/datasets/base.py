@@ -59,7 +59,7 @@ class Source(Component, ABC):
     """Settings that say where a shop's events are and how to read them."""
 
     def files(self) -> tuple[Path, ...] | None:
-        """The files that `load` reads: while settings and files are the same, so is the dataset. None: who knows."""
+        """The files that `load` reads: the dataset is the same while settings and files are. `None`: they cannot be named."""
         return None
 
     def event_kinds(self) -> Kinds:
