@@ -20,6 +20,7 @@ from recsys.delivery import mailing, sending
 from recsys.delivery.audience import SEGMENTS
 from recsys.delivery.channel import Channel
 from recsys.delivery.letter import Letter
+from recsys.delivery.recipients import few
 from recsys.delivery.service import Service
 from recsys.errors import ConfigError, nearest
 
@@ -107,16 +108,23 @@ def _show(console: Console, summary: mailing.Summary, order: mailing.Order) -> N
             "addresses are stand-ins (…@customer.invalid): contacts=FILE (user, email, first_name) gives the real ones"
         )
     if summary.empty:
-        few = ", ".join(summary.empty[:5]) + (", …" if len(summary.empty) > 5 else "")
-        lines.append(f"no e-mail, as there is nothing to recommend: {len(summary.empty):,} ({few})")
-    if summary.unknown_products:
-        lines.append(f"rows of the catalogue whose id the model does not know: {summary.unknown_products:,}")
+        lines.append(f"no e-mail, as there is nothing to recommend: {len(summary.empty):,} ({few(summary.empty)})")
+    lines += [
+        f"ids in {path} that the model does not know: {len(ids):,} ({few(ids)})" for path, ids in summary.unknown.items() if ids
+    ]
+    lines += [f"left out: {len(users):,} {reason} ({few(users)})" for reason, users in summary.left_out.items()]
     if summary.repeated:
         lines.append(f"rows of {order.users} that name a customer again: {summary.repeated:,}")
+    if summary.strangers:
+        rows = f"{len(summary.strangers):,} of {summary.suppressing:,} rows"
+        lines.append(f"suppression list: {rows} name no customer ({few(summary.strangers)})")
     if summary.untracked:
         lines.append(f"not kept with the tracked run: {summary.untracked}")
     lines += ["", f"Letters  {summary.folder}", f"Look at  {summary.folder / 'index.html'}"]
     console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+    if summary.strangers and len(summary.strangers) == summary.suppressing:
+        warning = "WARNING: the suppression list names nobody, so nobody is left out. With --send, nothing would be sent."
+        console.print(warning, style="bold red", soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,21 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from recsys.component import component
 from recsys.datasets import _attributes
 from recsys.datasets.base import Dataset, Funnel, Source
-from recsys.datasets.reading import read
+from recsys.datasets.reading import Table, read
 from recsys.errors import DataError
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
+from recsys.shop.identity import as_ids
 
 WHERE_TO_GET_IT = "Get it from https://archive.ics.uci.edu/dataset/352/online+retail (the sheet saved as CSV)."
 
+COLUMNS = ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")
 PRODUCT_CODE = r"^(?:\d{5}|DCGS)"
 """A product's code starts with five digits, or with DCGS. The rest is postage (POST, DOT, C2), manual entries (M), discounts
 (D), samples (S), fees (BANK CHARGES, AMAZONFEE, CRUK, B), vouchers (gift_0001_20) and PADS."""
@@ -43,8 +45,9 @@ class OnlineRetail(Source):
         path = Path(self.path or "").expanduser()
         if not path.is_file():
             raise DataError(f"Online Retail wants its file as `path`, found {self.path}. {WHERE_TO_GET_IT}")
-        lines, funnel = self._lines(path), Funnel()
-        funnel.add("rows read", len(lines))
+        table = read(path, COLUMNS)
+        lines = self._lines(table)
+        funnel = Funnel([("rows read", len(lines)), *table.forms])
         lines = funnel.drop(lines, lines.duplicated(), "exact duplicate rows")
         lines = funnel.drop(lines, lines["customer"].isna(), "no customer")
         lines = funnel.drop(lines, lines["invoice"].str.startswith("C"), "cancellations")
@@ -55,7 +58,7 @@ class OnlineRetail(Source):
             raise DataError(f"{path} holds no purchase; {funnel}.")
         time, items = lines["time"].to_numpy(), lines["stock_code"].to_numpy(dtype=object)
         log = EventLog.build(
-            lines["customer"].to_numpy(dtype=np.int64),
+            as_ids(pa.array(lines["customer"], pa.large_string())),
             items,
             ["transaction"] * len(lines),
             time,
@@ -69,18 +72,16 @@ class OnlineRetail(Source):
         catalogue = Catalogue.build(log.items, log.item_born, changes, name="name", price="price")
         return Dataset(log, catalogue, "online_retail", funnel, str(path))
 
-    def _lines(self, path: Path) -> pd.DataFrame:
-        columns = ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")
-        table = read(path, columns)
+    def _lines(self, table: Table) -> pd.DataFrame:
         return pd.DataFrame(
             {
                 "invoice": table.texts("InvoiceNo", required=True),
-                "stock_code": table.texts("StockCode", required=True),
+                "stock_code": table.id_texts("StockCode", required=True),
                 "description": table.texts("Description"),
                 "quantity": table.numbers("Quantity"),
                 "time": table.times("InvoiceDate", self.time_unit),
                 "price": table.numbers("UnitPrice"),
-                "customer": table.numbers("CustomerID"),
+                "customer": table.id_texts("CustomerID"),
                 "country": table.texts("Country"),
             }
         )

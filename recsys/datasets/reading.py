@@ -16,15 +16,15 @@ import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from recsys.errors import DataError, nearest
+from recsys.shop import identity
 from recsys.shop.events import Int8, Int64
-from recsys.shop.identity import Ids, Int32
+from recsys.shop.identity import MISSING, Ids, Int32
 from recsys.shop.kinds import Kinds
 
 Bool = npt.NDArray[np.bool_]
 OnBadRow = Literal["error", "drop"]
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-MISSING = ["", "NaN", "nan", "NULL", "null"]
 ENCODED = pa.dictionary(pa.int32(), pa.string())
 
 UNITS = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1000), "ns": (1, 1_000_000)}
@@ -35,7 +35,8 @@ EARLIEST, LATEST = (int(pd.Timestamp(year, 1, 1).timestamp()) * 1000 for year in
 
 WHOLE = r"^-?\d{1,18}$"
 DECIMAL = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
-WHOLE_ID = r"^(0|-?[1-9]\d*)(\.0+)?$"
+WHOLE_TEXT = r"^(0|-?[1-9]\d*)(\.0+)?$"
+SCIENTIFIC = r"^[-+]?\d+[.,]\d+[eE]\+\d+$"
 
 
 class Table:
@@ -49,6 +50,8 @@ class Table:
         self.path = path
         self.bad: Bool = np.zeros(len(columns), dtype=bool)
         self.reasons: dict[str, int] = {}
+        self.forms: list[tuple[str, int]] = []
+        """Of the columns of ids read: how many ids came in several written forms, as steps of a funnel."""
         self._columns = columns
         self._first_row = first_row
         self._on_bad_row = on_bad_row
@@ -59,12 +62,6 @@ class Table:
     def __len__(self) -> int:
         return len(self.bad)
 
-    def whole_numbers(self, column: str) -> Int64:
-        """Whole numbers, none missing: `int64[n]`."""
-        values = _parsed(self._columns[column], pa.int64(), WHOLE)
-        self._refuse(_is_null(values), column, "a whole number")
-        return _filled(values, 0)
-
     def numbers(self, column: str) -> npt.NDArray[np.float64]:
         """Finite numbers: `float64[n]`, NaN where missing."""
         values = _filled(_parsed(self._columns[column], pa.float64(), DECIMAL), np.nan)
@@ -72,14 +69,22 @@ class Table:
         return values
 
     def ids(self, column: str) -> Ids:
-        """Ids, none missing: `int64[n]` when every one is a whole number (17 or 17.0, but not 017), else text."""
-        codes, values = _distinct(self._columns[column])
+        """Ids in canonical form (`recsys.shop.identity`), none missing: `int64[n]` when all are whole numbers, else text."""
+        codes, texts = self._canonical(column)
         self._refuse(codes < 0, column, "an id")
+        values = identity.as_ids(texts)
         return np.append(values, values[:1])[codes] if len(values) else np.full(len(self), 0)
 
+    def id_texts(self, column: str, *, required: bool = False) -> npt.NDArray[np.object_]:
+        """Ids in canonical form as text: `object[n]`, None where missing unless `required`."""
+        codes, texts = self._canonical(column)
+        if required:
+            self._refuse(codes < 0, column, "an id")
+        return np.append(texts.to_numpy(zero_copy_only=False), np.array([None]))[codes]
+
     def texts(self, column: str, *, required: bool = False) -> npt.NDArray[np.object_]:
-        """Text: `object[n]`, None where missing unless `required`. Numbers are written as `ids` reads them."""
-        codes, values = _distinct(self._columns[column])
+        """Text: `object[n]`, None where missing unless `required`. Where all are whole numbers, 17.0 is written 17."""
+        codes, values = self._distinct(column)
         if required:
             self._refuse(codes < 0, column, "text")
         return np.array([*map(str, values), None], dtype=object)[codes]
@@ -95,7 +100,7 @@ class Table:
 
         An event that `known` lacks raises `DataError` whatever `on_bad_row` says; `wanted` tells what would be right.
         """
-        codes, values = _distinct(self._columns[column])
+        codes, values = self._distinct(column)
         self._refuse(codes < 0, column, "an event")
         numbers = np.full(len(values) + 1, -1, dtype=np.int8)
         for code, event in enumerate(map(str, values)):
@@ -113,6 +118,9 @@ class Table:
         cell; where most are, the unit is wrong and `DataError` is raised in any case, with the unit that would fit.
         """
         cells = self._columns[column]
+        if unit in UNITS and pa.types.is_string(cells.type):
+            rounded = pc.fill_null(pc.match_substring_regex(cells, SCIENTIFIC), False)
+            self._refuse(np.asarray(rounded), column, "a time with all its digits")
         times = _milliseconds(cells, unit)
         wrong = _out_of_range(times)
         if wrong.any():
@@ -121,6 +129,32 @@ class Table:
                 raise self._error(int(np.argmax(wrong)), column, wanted, hint)
             self._refuse(wrong, column, wanted, hint)
         return times
+
+    def _canonical(self, column: str) -> tuple[Int32, pa.Array]:
+        """The code of each row's id (−1: none) and the distinct ids in canonical form; notes those with several forms."""
+        cells = self._columns[column]
+        if not identity.holds_ids(cells.type):
+            raise DataError(f"{self.path}, column {column!r}: wanted ids (text, numbers or UUIDs), found {cells.type}.")
+        codes, written = _dictionary(cells)
+        try:
+            texts, lost = identity.canonical_texts(written)
+        except ValueError as error:
+            raise DataError(f"{self.path}, column {column!r}: {error}.") from None
+        self._refuse(np.append(lost, False)[codes], column, identity.WITH_ALL_DIGITS, identity.AS_TEXT)
+        forms = texts.dictionary_encode()
+        form = np.asarray(forms.indices.fill_null(-1).to_numpy(zero_copy_only=False))
+        several = np.flatnonzero(np.bincount(form[form >= 0]) > 1)
+        if len(several):
+            one, other = (repr(str(written[int(i)])) for i in np.flatnonzero(form == several[0])[:2])
+            self.forms.append((f"{column}: ids written in several forms, such as {one} and {other}", len(several)))
+        return np.append(form, np.int32(-1))[codes], forms.dictionary
+
+    def _distinct(self, column: str) -> tuple[Int32, Ids]:
+        cells = self._columns[column]
+        try:
+            return _distinct(cells)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise DataError(f"{self.path}, column {column!r}: wanted text, found {cells.type}.") from None
 
     def _refuse(self, bad: Bool, column: str, wanted: str, hint: str = "") -> None:
         bad = bad & ~self.bad
@@ -193,7 +227,7 @@ def _read_text(
     convert = csv.ConvertOptions(
         include_columns=columns,
         column_types={name: ENCODED if name in encoded else pa.string() for name in columns},
-        null_values=MISSING,
+        null_values=list(MISSING),
         strings_can_be_null=True,
     )
     try:
@@ -214,14 +248,17 @@ def _present(path: Path, found: list[str], wanted: list[str], optional: Collecti
 
 def _with_nulls(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     """Parquet cells with nulls for the texts and numbers that stand for a missing value."""
+    if isinstance(cells.type, pa.UuidType):
+        cells = cells.cast(cells.type.storage_type)
     if pa.types.is_dictionary(cells.type):
         cells = cells.cast(cells.type.value_type)
     if pa.types.is_null(cells.type):
         return cells.cast(pa.string())
     if pa.types.is_floating(cells.type):
         return pc.if_else(pc.is_nan(cells), None, cells)
-    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
-        return pc.if_else(pc.is_in(cells, pa.array(MISSING, cells.type)), None, cells).cast(pa.string())
+    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type) or pa.types.is_string_view(cells.type):
+        cells = cells.cast(pa.string())
+        return pc.if_else(pc.is_in(cells, pa.array(MISSING, cells.type)), None, cells)
     return cells
 
 
@@ -253,7 +290,7 @@ def _distinct(cells: pa.ChunkedArray) -> tuple[Int32, Ids]:
     """The code of each cell (−1: missing) and the distinct values: whole numbers if they all are, else text."""
     codes, values = _dictionary(cells)
     texts = values.cast(pa.string())
-    if pc.all(pc.match_substring_regex(texts, WHOLE_ID)).as_py():
+    if pc.all(pc.match_substring_regex(texts, WHOLE_TEXT)).as_py():
         with suppress(pa.ArrowInvalid):  # more digits than int64 has
             whole = pc.replace_substring_regex(texts, r"\.0+$", "").cast(pa.int64())
             return codes, whole.to_numpy(zero_copy_only=False)

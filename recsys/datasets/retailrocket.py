@@ -18,6 +18,7 @@ from recsys.datasets.reading import read
 from recsys.errors import ConfigError, DataError
 from recsys.shop.catalogue import Catalogue, CategoryTree
 from recsys.shop.events import EventLog, Int64
+from recsys.shop.identity import Ids, canonical
 from recsys.shop.kinds import RETAIL
 
 KAGGLE = "retailrocket/ecommerce-dataset"
@@ -65,7 +66,8 @@ class RetailRocket(Source):
         if source is None:
             raise DataError(f"{folder} has no events.csv or events.csv.gz. {WHERE_TO_GET_IT}")
         properties = None if self.properties == "none" else _properties(folder, self.properties == "all", funnel)
-        return from_frames(_events(source), properties, _tree(folder), name="retailrocket", source=str(source), funnel=funnel)
+        events = _events(source, funnel)
+        return from_frames(events, properties, _tree(folder), name="retailrocket", source=str(source), funnel=funnel)
 
 
 def from_frames(
@@ -118,24 +120,25 @@ def from_frames(
 
 
 def _category_tree(tree: pd.DataFrame, source: str) -> CategoryTree:
-    child, parent = (tree[column].astype("Int64").astype(object) for column in TREE)
     try:
-        return CategoryTree.build([str(c) for c in child], [None if pd.isna(p) else str(p) for p in parent])
+        return CategoryTree.build(*([canonical(category) for category in tree[column]] for column in TREE))  # type: ignore[arg-type]
     except ValueError as error:
         raise DataError(f"{source}, the category tree beside it: {error}") from None
 
 
-def _events(path: Path) -> pd.DataFrame:
+def _events(path: Path, funnel: Funnel) -> pd.DataFrame:
     table = read(path, EVENTS)
-    return pd.DataFrame(
+    events = pd.DataFrame(
         {
             "timestamp": table.times("timestamp", "ms"),
-            "visitorid": table.whole_numbers("visitorid"),
+            "visitorid": table.ids("visitorid"),
             "event": pd.Categorical.from_codes(table.kinds("event", OWN_NAMES, RETAIL, ONE_OF_KINDS), list(OWN_NAMES)),
-            "itemid": table.whole_numbers("itemid"),
+            "itemid": table.ids("itemid"),
             "transactionid": table.numbers("transactionid"),
         }
     )
+    funnel.steps += table.forms
+    return events
 
 
 def _properties(folder: Path, every: bool, funnel: Funnel) -> pd.DataFrame | None:
@@ -154,12 +157,13 @@ def _properties(folder: Path, every: bool, funnel: Funnel) -> pd.DataFrame | Non
     )
 
 
-def _property_columns(path: Path, every: bool, funnel: Funnel) -> tuple[Int64, Int64, pd.Categorical, pd.Categorical]:
+def _property_columns(path: Path, every: bool, funnel: Funnel) -> tuple[Int64, Ids, pd.Categorical, pd.Categorical]:
     table = read(path, PROPERTIES, encoded=("property",))
-    timestamp, itemid, prop = table.times("timestamp", "ms"), table.whole_numbers("itemid"), table.encoded("property")
+    timestamp, itemid, prop = table.times("timestamp", "ms"), table.ids("itemid"), table.encoded("property")
     keep = np.full(len(table), True) if every else np.asarray(prop.isin(KNOWN))
     funnel.add(f"{path.name}: rows read", len(table))
     funnel.add(f"{path.name}: rows of properties that are not read", int((~keep).sum()))
+    funnel.steps += [(f"{path.name}: {what}", count) for what, count in table.forms]
     return timestamp[keep], itemid[keep], prop[keep], table.encoded("value", keep)
 
 
@@ -168,7 +172,7 @@ def _tree(folder: Path) -> pd.DataFrame | None:
     if path is None:
         return None
     table = read(path, TREE)
-    return pd.DataFrame({"categoryid": table.whole_numbers("categoryid"), "parentid": table.numbers("parentid")})
+    return pd.DataFrame({"categoryid": table.ids("categoryid"), "parentid": table.id_texts("parentid")})
 
 
 def _file(folder: Path, name: str) -> Path | None:

@@ -96,6 +96,7 @@ class Csv(Source):
         funnel = Funnel([("rows read", len(table)), *((f"dropped: {why}", n) for why, n in table.reasons.items())])
         rows = rows[~table.bad]
         rows = funnel.drop(rows, rows["kind"] < 0, "events left out by `events`")
+        funnel.steps += table.forms
         if self.drop_duplicates:
             rows = funnel.drop(rows, rows.duplicated(), "exact duplicate rows")
         if not len(rows):

@@ -1,19 +1,22 @@
 """Whom to write to: so many customers, a file of them, or a segment of the log."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from recsys.datasets.reading import read
 from recsys.delivery.letter import Recipient
-from recsys.delivery.recipients import is_address
+from recsys.delivery.recipients import Suppression, is_address
 from recsys.errors import ConfigError, DataError, nearest
 from recsys.recommender import TwoStageRecommender
 from recsys.shop.events import EventLog, Int64, days
+from recsys.shop.identity import Vocabulary
 from recsys.shop.kinds import Role
 from recsys.shop.pairs import pair_key
 
@@ -67,6 +70,8 @@ class Audience:
     contacts: Mapping[str, Recipient] = field(default_factory=dict)
     repeated: int = 0
     """Rows of a file that named a customer again."""
+    unknown: Mapping[str, list[str]] = field(default_factory=dict)
+    """For each file read, the ids in it that the model does not know."""
 
     @classmethod
     def of(cls, users: str | int, model: TwoStageRecommender, contacts: str | None = None) -> "Audience":
@@ -77,17 +82,19 @@ class Audience:
         """
         log = model.history
         known = _contacts(contacts)[0] if contacts else {}
+        unknown = {contacts: _unknown(known, log)} if contacts else {}
         text = str(users).strip()
         if text.isdigit() and int(text) > 0:
-            return cls(log.users.ids[_latest(log)[: int(text)]], known)
+            return cls(log.users.ids[_latest(log)[: int(text)]], known, unknown=unknown)
         if text in SEGMENTS:
             chosen = SEGMENTS[text][1](log, model.cutoff)
             if not len(chosen):
                 raise DataError(f"users: the segment {text!r} ({SEGMENTS[text][0]}) is empty in this run")
-            return cls(log.users.ids[chosen], known)
+            return cls(log.users.ids[chosen], known, unknown=unknown)
         if Path(text).expanduser().is_file():
             named, repeated = _contacts(text)
-            return cls(np.array(list(named), dtype=object), {**named, **known} if known else named, repeated)
+            unknown[text] = _unknown(named, log)
+            return cls(np.array(list(named), dtype=object), {**named, **known} if known else named, repeated, unknown)
         raise ConfigError(
             f"users: wanted a number of at least 1, a file, or a segment, found {text!r}.{nearest(text, SEGMENTS)}"
         )
@@ -99,6 +106,24 @@ class Audience:
     def addressed(self) -> bool:
         """Whether anybody's address is known."""
         return any(contact.email for contact in self.contacts.values())
+
+    def strangers(self, suppression: Suppression, users: Vocabulary) -> list[str]:
+        """The rows of a suppression list that name nobody: no id of `users` or of a file, no known address.
+
+        Where no address is known, a row that names an address is not among them.
+        """
+        if not suppression.entries:
+            return []
+        names = pa.array(suppression.names, pa.large_string())
+        ids = pc.utf8_lower(pa.array(users.ids).cast(pa.large_string()))
+        known = set(names.filter(pc.is_in(names, value_set=ids)).to_pylist())
+        known |= {name.lower() for name in self.contacts}
+        known |= {contact.email.lower() for contact in self.contacts.values() if contact.email}
+        return [
+            row
+            for row, named in suppression.entries
+            if named.isdisjoint(known) and (self.addressed or not any(map(is_address, named)))
+        ]
 
     def blocks(self, size: int) -> Iterator[list[Recipient]]:
         """The customers, so many at a time."""
@@ -131,7 +156,7 @@ def _contacts(path_text: str) -> tuple[dict[str, Recipient], int]:
         header=header,
         separator="\t" if ".tsv" in path.suffixes else "," if _is_text(path) else None,
     )
-    users = table.texts("user", required=True)
+    users = table.id_texts("user", required=True)
     emails, names = (table.texts(name) if name in table else np.full(len(table), None) for name in ("email", "first_name"))
     found: dict[str, Recipient] = {}
     for row, (user, email, name) in enumerate(zip(users.tolist(), emails.tolist(), names.tolist(), strict=True)):
@@ -140,6 +165,11 @@ def _contacts(path_text: str) -> tuple[dict[str, Recipient], int]:
             raise DataError(f"{path}, row {row + (1 if header else 2)}, column 'email': {email!r} is not an e-mail address")
         found.setdefault(user, Recipient(user, address, name))
     return found, len(users) - len(found)
+
+
+def _unknown(users: Collection[str], log: EventLog) -> list[str]:
+    ids = np.array(list(users), dtype=object)
+    return ids[log.users.numbers(ids) < 0].tolist()
 
 
 def _is_text(path: Path) -> bool:

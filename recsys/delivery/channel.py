@@ -1,7 +1,7 @@
 """Where letters go, and the settings that all ways share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, PositiveInt
 
 from recsys.component import Component, component
 from recsys.delivery.letter import Letter, Recipient
-from recsys.delivery.recipients import Selection, is_address, one_line, read_suppressed, select
+from recsys.delivery.recipients import ON_THE_LIST, Selection, Suppression, is_address, one_line, read_suppressed, select
 from recsys.digest import digest
 
 
@@ -68,4 +68,18 @@ class Channel(Component, ABC):
 
     def select(self, letters: Sequence[Letter]) -> Selection:
         """Whom of these customers can be written to."""
-        return select(letters, read_suppressed(self.suppression))
+        return select(letters, self.suppressed.names)
+
+    @property
+    def suppressed(self) -> Suppression:
+        """Who must not be written to, as the file says it now."""
+        return read_suppressed(self.suppression)
+
+    def is_suppressed(self, recipient: Recipient) -> bool:
+        """Whether the suppression list names this customer."""
+        return not {recipient.user.lower(), (recipient.email or "").strip().lower()}.isdisjoint(self.suppressed.names)
+
+    def left_out(self, letters: Sequence[Letter]) -> Mapping[str, list[str]]:
+        """The customers who would not be written to, by the reason."""
+        suppressed = [letter.recipient.user for letter in letters if self.is_suppressed(letter.recipient)]
+        return {ON_THE_LIST: suppressed} if suppressed else {}

@@ -37,11 +37,11 @@ class Eml(Channel):
     """
 
     def write(self, letters: Sequence[Letter], folder: Path) -> list[Path]:
-        """See `Channel.write`: `<user>.eml` for every letter that recommends something."""
+        """See `Channel.write`: `<user>.eml` for every letter that recommends something to a customer who may be written to."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for letter in letters:
-            if letter.email is not None:
+            if letter.email is not None and not self.is_suppressed(letter.recipient):
                 paths.append(folder / f"{file_name(letter.recipient.user)}.eml")
                 paths[-1].write_bytes(self.message(letter, letter.email).as_bytes())
         return paths

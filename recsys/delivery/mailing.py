@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -66,7 +66,14 @@ class Summary:
     empty: list[str] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     unexplained: int = 0
-    unknown_products: int = 0
+    unknown: dict[str, list[str]] = field(default_factory=dict)
+    """For each file read (users, contacts, catalogue), the ids in it that the model does not know."""
+    left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """The customers that would not be written to, by the reason, where nothing is sent."""
+    suppressing: int = 0
+    """Rows of the suppression list."""
+    strangers: list[str] = field(default_factory=list)
+    """Those of them that name nobody."""
     repeated: int = 0
     untracked: str | None = None
     """Why the tracked run did not get the letters."""
@@ -96,16 +103,33 @@ def write(
     """Write the letters into `emails/<channel>` of the run's folder, whole or not at all, and log them to the tracked run.
 
     `progress` is told how many are done of how many; `keep` gets all letters, for whoever sends them.
+
+    Raises `ConfigError` where the letters are to be sent and no row of the suppression list names anybody.
     """
     run = runs.find(order.run, Path(order.outputs))
     model = TwoStageRecommender.load(run.path / "model")
     audience = Audience.of(order.users, model, order.contacts)
+    suppression = channel.suppressed
+    strangers = audience.strangers(suppression, model.history.users)
+    if keep is not None and strangers and len(strangers) == len(suppression.entries):
+        raise ConfigError(
+            f"delivery.suppression: wanted addresses or ids of customers, found none in the {len(strangers):,} rows of"
+            f" {channel.suppression}, such as {strangers[0]!r}; to send all the same: delivery.suppression=null"
+        )
     writer = Writer(model, channel, order.generated_at)
     name = type(channel).__name__.lower()
     target = run.path / "emails" / name
     target.parent.mkdir(exist_ok=True)
     stand_in = keep is None and isinstance(channel, Service) and not audience.addressed
-    summary = Summary(target, stand_in=stand_in, unknown_products=writer.products.unknown, repeated=audience.repeated)
+    unknown = {**audience.unknown, **({channel.catalogue: list(writer.products.unknown)} if channel.catalogue else {})}
+    summary = Summary(
+        target,
+        stand_in=stand_in,
+        unknown=unknown,
+        suppressing=len(suppression.entries),
+        strangers=strangers,
+        repeated=audience.repeated,
+    )
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as scratch:
         draft = Path(scratch) / name
         draft.mkdir()
@@ -115,6 +139,9 @@ def write(
             summary.add(letters, len(channel.write(letters, place)), order.gallery)
             if keep is not None:
                 keep += letters
+            else:
+                for reason, users in channel.left_out(letters).items():
+                    summary.left_out[reason] += users
             progress(summary.letters, len(audience))
         gallery.write(summary.shown, summary.letters, run, name, draft / "index.html")
         if target.exists():

@@ -1,6 +1,7 @@
 """What is shown of an item: from the model's own catalogue as of the cutoff, and over it from the shop's file of products."""
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -37,8 +38,8 @@ class Products:
     `product_url` is the address of an item without one of its own, `{item}` standing for its id.
     """
 
-    unknown: int = 0
-    """Rows of the shop's file whose id the model does not know."""
+    unknown: Sequence[str] = ()
+    """Ids of the shop's file that the model does not know."""
 
     def __init__(self, table: pa.Table, language: Language, currency: str = "EUR", product_url: str | None = None) -> None:
         self._ids = table["id"].to_numpy()
@@ -101,13 +102,13 @@ class Products:
     def _take(self, path: Path, items: Vocabulary) -> None:
         """Let what the file says stand over what the model knows."""
         table = read(path, ("id", "price", *TEXTS), optional=("price", *TEXTS))
-        ids = table.texts("id", required=True)
+        ids = table.id_texts("id", required=True)
         if (repeated := pd.Series(ids).duplicated()).any():
             row = int(np.argmax(repeated))
             raise DataError(f"{path}, row {_row(path, row)}, column 'id': {ids[row]!r} has an earlier row already")
         number = items.numbers(ids)
         known = number >= 0
-        self.unknown = int((~known).sum())
+        self.unknown = ids[~known].tolist()
         for name in (name for name in TEXTS if name in table):
             values = table.texts(name)
             if name in ("image", "url"):

@@ -1,17 +1,24 @@
 """Who can be written to: addresses that mail services take, and customers who must not be written to."""
 
+import csv
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from recsys.delivery.letter import Email, Letter
 from recsys.errors import ConfigError
+from recsys.shop.identity import canonical
+
+ON_THE_LIST = "on the suppression list"
+"""A reason to leave a customer out."""
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _ATOM = r"[\w!#$%&'*+/=?^`{|}~-]+"
 _ADDRESS = re.compile(rf"(?=.{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+(?!\d+$){_LABEL}", re.A | re.I)
+_BETWEEN = re.compile(r"[\s,;<>\"]+")
 _NOT_ONE_LINE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -27,6 +34,11 @@ def one_line(text: str, length: int | None = None) -> str:
     """
     line = _NOT_ONE_LINE.sub(" ", text).strip().replace("=?", "= ?")
     return line if length is None or len(line) <= length else line[: length - 1].rstrip() + "…"
+
+
+def few(names: Sequence[str]) -> str:
+    """The first five of many names."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,7 @@ def select(letters: Iterable[Letter], suppressed: Collection[str] = ()) -> Selec
         elif not is_address(address):
             selection.left_out["an address that mail services refuse"].append(user)
         elif address.lower() in suppressed or user.lower() in suppressed:
-            selection.left_out["on the suppression list"].append(user)
+            selection.left_out[ON_THE_LIST].append(user)
         elif address.lower() in seen:
             selection.left_out["the address of another customer of the list"].append(user)
         else:
@@ -67,15 +79,53 @@ def select(letters: Iterable[Letter], suppressed: Collection[str] = ()) -> Selec
     return selection
 
 
-def read_suppressed(path: str | None) -> frozenset[str]:
-    """The suppression list: an address or a user id a line, upper or lower case; a line that starts with # is a comment.
+@dataclass(frozen=True)
+class Suppression:
+    """Who must not be written to: each row of the list, and the lower-case addresses and ids by which it names a customer."""
 
-    Raises `ConfigError` when the file cannot be read: then nobody is written to.
+    entries: tuple[tuple[str, frozenset[str]], ...] = ()
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All addresses and ids."""
+        return frozenset().union(*(names for _, names in self.entries))
+
+
+def read_suppressed(path: str | None) -> Suppression:
+    """The suppression list: one customer per row, upper or lower case; a row that starts with # is a comment.
+
+    A row may be a line of a CSV. It names a customer by each address in it (`ann@shop.test,`, `Ann <ann@shop.test>`) and by the
+    cell under the title `user` where the first row has it; a row without either by its first cell, which is an id.
+
+    Raises `ConfigError` when the file or a row cannot be read: then nobody is written to.
     """
     if path is None:
-        return frozenset()
+        return Suppression()
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        about = Path(path).stat()
+        return _suppression(path, about.st_mtime_ns, about.st_size)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"delivery.suppression: cannot read {path}: {error}") from None
-    return frozenset(entry for line in lines if (entry := line.strip().lower()) and not entry.startswith("#"))
+
+
+@lru_cache(maxsize=1)
+def _suppression(path: str, changed: int, size: int) -> Suppression:
+    entries, user_column = [], None
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), start=1):
+        separator = max(",;\t", key=line.count)
+        cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+        row = line.strip(" \t,;")
+        if not row or row.startswith("#"):
+            continue
+        if number == 1 and (titles := [cell.strip().lower() for cell in cells]) and "user" in titles:
+            user_column = titles.index("user")
+            continue
+        parts = (part.removeprefix("mailto:") for part in _BETWEEN.split(row.lower()))
+        names = {part for part in parts if is_address(part)}
+        written = cells[user_column : user_column + 1] if user_column is not None else [] if names else [row, cells[0]]
+        try:
+            names |= {user.lower() for cell in written if (user := canonical(cell))}
+        except ValueError as error:
+            raise ConfigError(f"delivery.suppression: {path}, row {number}: {error}") from None
+        entries.append((row, frozenset(names)))
+    return Suppression(tuple(entries))

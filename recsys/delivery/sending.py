@@ -16,7 +16,7 @@ from pathlib import Path
 from recsys.delivery.channel import Channel
 from recsys.delivery.ledger import Claim, Ledger, letter_key
 from recsys.delivery.letter import Letter
-from recsys.delivery.recipients import Posted
+from recsys.delivery.recipients import Posted, few
 from recsys.delivery.service import Http, Mailing, NotTaken, Service, Uncertain
 from recsys.errors import ConfigError
 
@@ -44,11 +44,11 @@ class Report:
     def lines(self, ledger: Path) -> list[str]:
         """The report for people, with what to do next."""
         lines = [f"{self.sent:,} letters sent, {self.sent_before:,} had been sent before"]
-        lines += [f"  {len(users):,} left out: {reason} ({_few(users)})" for reason, users in self.left_out.items()]
+        lines += [f"  {len(users):,} left out: {reason} ({few(users)})" for reason, users in self.left_out.items()]
         lines += [f"  refused: customer {user}: {why}" for user, why in self.refused.items()]
         for claim in self.uncertain:
             lines += [
-                f"  UNCERTAIN whether sent: {len(claim.users):,} letters of batch {claim.batch} ({_few(claim.users)})",
+                f"  UNCERTAIN whether sent: {len(claim.users):,} letters of batch {claim.batch} ({few(claim.users)})",
                 f"    see the service's own log, then: python scripts/ledger.py {ledger} --batch {claim.batch} --taken yes|no",
             ]
         if self.stopped:
@@ -179,8 +179,3 @@ def _settle(service: Service, mailing: Mailing, batch: str) -> bool | None:
         elif taken is False:
             book.release(batch)
         return taken
-
-
-def _few(users: Sequence[str]) -> str:
-    shown = ", ".join(users[:5])
-    return shown if len(users) <= 5 else f"{shown}, …"

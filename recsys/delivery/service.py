@@ -18,6 +18,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from recsys.component import component
 from recsys.delivery.channel import Channel
 from recsys.delivery.ledger import Ledger
+from recsys.delivery.letter import Letter
 from recsys.delivery.recipients import Posted
 from recsys.errors import ConfigError, UserError
 from recsys.redaction import hide
@@ -177,6 +178,10 @@ class Service(Channel):
     def __post_init__(self) -> None:
         if self.batch_size > self.most_letters:
             raise ValueError(f"batch_size: the service takes {self.most_letters} at most, found {self.batch_size}")
+
+    def left_out(self, letters: Sequence[Letter]) -> Mapping[str, list[str]]:
+        """See `Channel.left_out`."""
+        return self.select(letters).left_out
 
     @abstractmethod
     def authorization(self, key: str) -> str:

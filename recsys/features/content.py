@@ -129,7 +129,7 @@ def _level(category: npt.NDArray[np.int32], pool: CandidatePool, queries: Querie
 def _words(catalogue: Catalogue, most: int) -> sparse.csr_matrix:
     """ln(items / items with the word) where one of an item's newest texts has the word: `[items, words]`."""
     n = catalogue.n_items
-    numeric = catalogue.properties.numbers([p or "" for p in (catalogue.price_property, catalogue.available_property)])
+    numeric = catalogue.properties.exactly([p or "" for p in (catalogue.price_property, catalogue.available_property)])
     rows = np.flatnonzero(~np.isin(catalogue.prop, numeric))[::-1]
     rows = rows[np.unique(pair_key(catalogue.item[rows], catalogue.prop[rows]), return_index=True)[1]]
     texts, of_row = np.unique(catalogue.value[rows], return_inverse=True)

@@ -111,7 +111,6 @@ class Advisor:
     ) -> Iterator[tuple[Int64, Queries]]:
         """The users without recent events as queries at the cutoff, then those with them as queries at their time."""
         number = self.history.users.numbers(users)
-        number[[user is None for user in users]] = -1
         stored = Queries.at(self.history, number, self.model.cutoff)
         rows = np.arange(len(stored))
         if recent is None or not len(recent.row):

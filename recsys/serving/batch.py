@@ -21,11 +21,12 @@ import recsys
 from recsys import runs
 from recsys.component import Component, component
 from recsys.delivery.audience import Audience
+from recsys.delivery.recipients import few
 from recsys.digest import digest
 from recsys.errors import ConfigError, DataError
 from recsys.serving.lists import Lists
 from recsys.serving.spark import Spark
-from recsys.shop.identity import WHOLE_NUMBER, Ids
+from recsys.shop.identity import Ids
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,11 @@ class Batch(Component):
         model = lists.advisor.model
         if self.k > model.candidates:
             raise ConfigError(f"k: wanted at most {model.candidates}, the model's candidates a user, found {self.k}")
-        users = _as_in_shop(Audience.of(self.users, model).users, lists.advisor.history.users.ids)
+        audience = Audience.of(self.users, model)
+        users = lists.advisor.history.users.as_held(audience.users)
+        for unknown in filter(None, audience.unknown.values()):
+            found = f"{len(unknown):,} of {len(users):,} users are not known to the model"
+            say(f"{found}: {few([repr(user) for user in unknown])}; their lists are of what is popular")
         parts = Path(f"{out}.parts")
         settings = {
             "model": fingerprint(lists.model),
@@ -130,15 +135,6 @@ def fingerprint(folder: Path) -> str:
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "blake2b").digest())
     return total.hexdigest()
-
-
-def _as_in_shop(users: Ids, known: Ids) -> Ids:
-    """Ids read from a file, as numbers where the shop's are and all of them can be."""
-    if np.issubdtype(known.dtype, np.integer) and not np.issubdtype(users.dtype, np.integer):
-        read = [WHOLE_NUMBER.fullmatch(str(user)) for user in users]
-        if all(read):
-            return np.array([int(match[1]) for match in read if match], dtype=known.dtype)
-    return users
 
 
 def _part(parts: Path, number: int) -> Path:

@@ -29,6 +29,7 @@ from recsys.errors import DataError, nearest
 from recsys.recommender import TwoStageRecommender
 from recsys.serving.advisor import Advisor, RecentEvents, told
 from recsys.shop.events import MILLISECONDS_PER_DAY
+from recsys.shop.identity import canonical
 
 MOST_REASONS = 10
 EARLIEST = 100_000_000_000
@@ -41,8 +42,9 @@ DEFAULTS = {"k": 10, "reasons": 0, "time": "now"}
 class Endpoint:
     """What MLflow calls: a table in, a table out, a row a user.
 
-    In: `user` (an own id of the shop; null: a visitor without one) and, where wanted, `events`: a list, or JSON text of one, of
-    `{"item": …, "event": a kind of event of the model's log, "time": epoch milliseconds or ISO 8601, UTC without a zone}`.
+    In: `user` (an own id of the shop, as text where it is a number from 2^53 on; null: a visitor without one) and, if wanted,
+    `events`: a list, or JSON text of one, of `{"item": …, "event": a kind of event of the model's log, "time": epoch
+    milliseconds or ISO 8601, UTC without a zone}`.
     Out: `user`, `items`, `scores`, `fallback` (true: nothing is known of the user, these are popular items), and with the
     parameter `reasons` a list of `{"code": …, "text": …}` for each item.
     """
@@ -122,14 +124,15 @@ def _listed(events: Any, row: int) -> Sequence[Any]:
 
 
 def _own_id(value: Any, at: str) -> Any:
-    """An own id as the shop wrote it: a table turns whole numbers beside a gap into fractions."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int | float | np.integer | np.floating):
-        raise DataError(f"{at}: wanted an id, a text or a number, found {_short(value)}")
-    if isinstance(value, float | np.floating):
-        return int(value) if value == int(value) else str(value)
-    return int(value) if isinstance(value, np.integer) else value
+    """An own id, None for none: text as it was sent, numbers in canonical form. MLflow reads a request into a table, which
+    turns whole numbers into floats where they stand beside a null; one that may have lost digits on that way is refused."""
+    try:
+        text = canonical(value)
+    except ValueError as error:
+        raise DataError(f"{at}: {error}") from None
+    if text is None or isinstance(value, str):
+        return text and value
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 def _whole(name: str, value: Any, least: int, most: int) -> int:

@@ -163,7 +163,7 @@ class Catalogue:
         latest = np.full(self.n_items, -1, dtype=np.int32)
         if name is None:
             return latest
-        rows = np.flatnonzero(self.prop == self.properties.numbers([name])[0])
+        rows = np.flatnonzero(self.prop == self.properties.exactly([name])[0])
         items, first_from_end = np.unique(self.item[rows][::-1], return_index=True)
         latest[items] = self.value[rows][::-1][first_from_end]
         return latest
@@ -172,7 +172,7 @@ class Catalogue:
     def category(self) -> Int32:
         """Category of each item as a number into `tree.category`: `int32[n_items]`, −1 where unknown."""
         texts = self.latest(self.category_property)
-        in_tree = self.tree.category.numbers(self.texts.ids)
+        in_tree = self.tree.category.exactly(self.texts.ids)
         return np.where(texts >= 0, in_tree[texts], -1).astype(np.int32) if len(in_tree) else texts
 
     @cached_property
@@ -184,7 +184,7 @@ class Catalogue:
     def previous_price(self) -> npt.NDArray[np.float32]:
         """Price of each item before its newest other one, NaN where it never had another: `float32[n_items]`."""
         newest = self.latest(self.price_property)
-        rows = np.flatnonzero(self.prop == self.properties.numbers([self.price_property])[0])
+        rows = np.flatnonzero(self.prop == self.properties.exactly([self.price_property])[0])
         rows = rows[self.value[rows] != newest[self.item[rows]]]
         texts = np.full(self.n_items, -1, dtype=np.int32)
         items, first_from_end = np.unique(self.item[rows][::-1], return_index=True)

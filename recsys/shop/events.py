@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from recsys.shop import ragged
-from recsys.shop.identity import Ids, Int32, Vocabulary
+from recsys.shop.identity import Ids, Int32, Vocabulary, encoded, joined
 from recsys.shop.kinds import RETAIL, Kinds, KindWeights, Role
 from recsys.shop.pairs import pair_key
 
@@ -62,10 +62,11 @@ class EventLog:
 
         `catalogue_ids` with `catalogue_time` name items and when each entered the catalogue (any number of rows an item).
         Equal times are ordered by user, item and kind, so that the order of rows in the file does not matter.
+
+        Raises `ValueError` for a value that is no id.
         """
-        user_code, user_values = pd.factorize(user_ids, sort=True)
-        item_values_of = item_ids if catalogue_ids is None else np.concatenate([item_ids, catalogue_ids])
-        item_code, item_values = pd.factorize(item_values_of, sort=True)
+        user_code, user_values = encoded(user_ids)
+        item_code, item_values = encoded(item_ids if catalogue_ids is None else joined(item_ids, catalogue_ids))
         n = len(time)
         number = np.asarray(kind)
         number = number if np.issubdtype(number.dtype, np.integer) else kinds.numbers(number.tolist())
@@ -80,8 +81,8 @@ class EventLog:
             item=item,
             kind=kind,
             time=time,
-            users=Vocabulary(np.asarray(user_values)[user_order]),
-            items=Vocabulary(np.asarray(item_values)[item_order]),
+            users=Vocabulary(user_values[user_order]),
+            items=Vocabulary(item_values[item_order]),
             user_born=user_born,
             item_born=item_born,
             kinds=kinds,

@@ -284,7 +284,7 @@ def test_the_file_of_products_stands_over_what_the_model_knows(tmp_path: Path):
     number = {products[i].id: products[i] for i in range(2)}
     assert number["1"] == Product("1", "Lamp", "€2.50", "https://i.test/1.png", "https://s.test/1", "Light")
     assert number["2"] == Product("2", "Oil", "€3.00")
-    assert products.unknown == 1
+    assert products.unknown == ["99"]
 
 
 @pytest.mark.parametrize(

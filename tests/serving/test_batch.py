@@ -122,8 +122,23 @@ def test_a_changed_model_or_setting_starts_anew_and_is_said(
 def test_a_file_of_users_may_name_strangers(run: Path, model: TwoStageRecommender, tmp_path: Path):
     known = model.history.users.ids[model.history.user[-1]]
     (tmp_path / "ids.txt").write_text(f"{known}\n987654321\n")
-    got, _ = written(run, tmp_path / "r.parquet", users=str(tmp_path / "ids.txt"))
+    got, said = written(run, tmp_path / "r.parquet", users=str(tmp_path / "ids.txt"))
     assert got.groupby("user", sort=False)["fallback"].first().to_dict() == {known: False, 987654321: True}
+    assert said == ["1 of 2 users are not known to the model: '987654321'; their lists are of what is popular"]
+
+
+def test_a_file_of_users_names_them_in_every_form(run: Path, model: TwoStageRecommender, tmp_path: Path):
+    known = model.history.users.ids[model.history.user[-3:]]
+    assert len(set(known)) == 3
+    (tmp_path / "ids.txt").write_text(f"{known[0]}.0\n {known[1]}\t\n{known[2]}\n")
+    got, said = written(run, tmp_path / "r.parquet", users=str(tmp_path / "ids.txt"))
+    assert got["user"].drop_duplicates().tolist() == known.tolist()
+    assert not got["fallback"].any()
+    assert not said
+    (tmp_path / "ids.txt").write_text(f"customer_id\n{known[0]}.0\n")
+    got, said = written(run, tmp_path / "r.parquet", users=str(tmp_path / "ids.txt"))
+    assert got.groupby("user", sort=False)["fallback"].first().to_dict() == {"customer_id": True, str(known[0]): False}
+    assert said == ["1 of 2 users are not known to the model: 'customer_id'; their lists are of what is popular"]
 
 
 def test_reasons_stand_beside_the_items(run: Path, tmp_path: Path):
