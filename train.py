@@ -14,7 +14,7 @@ def train(config: DictConfig) -> Any:
     with cli.plain_errors(in_job=True):
         if tuning.is_trial(config):
             return tuning.run_trial(config)
-        return experiment.run(config)[config.optimized_metric]
+        return experiment.run(config)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def run(retriever, candidates=100):
     ranker = LambdaRank(trees=200, learning_rate=0.1, leaves=15)
     model = TwoStageRecommender(retriever, described, ranker, candidates)
     model.fit(dataset, fold.test.cutoff, labels)
-    return summarise([judge_fold(evaluation, model, dataset, test, Stages())], k=10, seed=0)
+    return summarise(evaluation, [judge_fold(evaluation, model, dataset, test, Stages())], seed=0)
 
 
 als = retrieval.ALS(factors=64, iterations=10, confidence="bm25")

@@ -134,7 +134,7 @@ plt.show()
 compared = comparison.compare(found[0], found[1:])
 figure, axes = plt.subplots(figsize=(7, 2.2))
 for name, other in zip(table["run"][1:], compared["others"], strict=True):
-    [row] = [row for row in other["metrics"] if row["metric"] == comparison.LEADING]
+    [row] = [row for row in other["metrics"] if row["metric"] == other["leading"]]
     low, value, high = (row["difference"][bound] for bound in ("low", "value", "high"))
     axes.errorbar(value, name, xerr=[[value - low], [high - value]], fmt="o", color=BLUE, capsize=3)
     print(f"{name}: {row['difference']['value']:+.4f} [{low:+.4f}, {high:+.4f}], p = {row['p_holm']:.4f}")

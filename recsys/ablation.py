@@ -15,11 +15,13 @@ from rich.table import Table
 from recsys.comparison import compare
 from recsys.component import construct
 from recsys.errors import ConfigError, nearest
+from recsys.evaluation.measured import FINAL
 from recsys.report.terminal import heading
 from recsys.runs import RunFolder
 from recsys.tracking import PARENT_RUN, Tracker
 
-METRICS = ("two_stage/ndcg_at_10", "two_stage/hit_rate_at_10")
+MOST_METRICS = 2
+"""Metrics that are compared, so that the table fits on a terminal."""
 SURE = 0.05
 """Costs with a smaller corrected p stand out."""
 LISTS = {"features": "families", "retriever": "sources"}
@@ -72,8 +74,12 @@ class Report(Callback):
 
 
 def costs(whole: RunFolder, others: Sequence[RunFolder]) -> list[dict[str, Any]]:
-    """For each run and metric what leaving the part out costs (the whole run's figure less this one's), dearest first."""
-    found = compare(whole, others, METRICS)["others"]
+    """For each run and metric what leaving the part out costs (the whole run's figure minus this one's), dearest first.
+
+    The metrics are the first that the whole run shows.
+    """
+    metrics = whole.measured.shown_of([FINAL])[:MOST_METRICS]
+    found = compare(whole, others, metrics)["others"]
     rows = []
     for run, compared in zip(others, found, strict=True):
         for row in compared["metrics"]:
@@ -90,7 +96,7 @@ def costs(whole: RunFolder, others: Sequence[RunFolder]) -> list[dict[str, Any]]
                     "p_holm": row["p_holm"],
                 }
             )
-    return sorted(rows, key=lambda row: (METRICS.index(row["metric"]), -row["cost"], row["without"]))
+    return sorted(rows, key=lambda row: (metrics.index(row["metric"]), -row["cost"], row["without"]))
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -98,7 +104,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     sure = f"bold: p < {SURE:g} after Holm's correction for {len(rows)} comparisons"
     table = Table(title="\nWhat leaving a part out costs", title_justify="left", caption=sure, caption_justify="left")
     table.add_column("without", no_wrap=True)
-    for metric in METRICS:
+    for metric in dict.fromkeys(row["metric"] for row in rows):
         whole = next(row["whole"] for row in rows if row["metric"] == metric)
         table.add_column(f"{heading(metric.partition('/')[2])}, whole {whole:.4f}", justify="right", no_wrap=True)
     for part in dict.fromkeys(row["without"] for row in rows):

@@ -8,60 +8,84 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError, nearest
+from recsys.evaluation.measured import FINAL, FIRST
 from recsys.evaluation.statistics import CONFIDENCE, Comparison, holm, mcnemar, paired
 from recsys.runs import RunFolder
 from recsys.tracking import flatten
 
-METRICS = (
-    "two_stage/hit_rate_at_10",
-    "two_stage/ndcg_at_10",
-    "two_stage/mrr_at_10",
-    "two_stage/recall_at_10",
-    "retrieval/ndcg_at_10",
-)
-LEADING = "two_stage/ndcg_at_10"
-"""What the verdict speaks of and what the queries are sorted by."""
-K = 10
 SHOWN = 10
 _KEYS = ["fold", "user", "item"]
 
 
-def compare(first: RunFolder, others: Sequence[RunFolder], metrics: Sequence[str] = METRICS) -> dict[str, Any]:
+def compare(first: RunFolder, others: Sequence[RunFolder], metrics: Sequence[str] = ()) -> dict[str, Any]:
     """Every other run against the first: plain values that JSON can hold.
 
-    Holm's correction goes over all metrics and runs together. Raises `DataError` when runs are not of the same data and
-    queries, and says what differs.
+    `metrics` are columns of `per_query.parquet`, the leading one first: what the verdict speaks of and what the queries are
+    sorted by. By default they are what the first run shows of both stages, as far as the other one measured it too; where it
+    measured none of it, what the other one shows. Holm's correction goes over all metrics and runs together.
+
+    Raises `DataError` when runs are not of the same data and queries, and says what differs, or share no metric, and
+    `ConfigError` for a metric that one of the runs lacks.
     """
     queries, targets = _queries(first), first.table("targets")
     names = [run.name for run in (first, *others)]
     name_of = {run.path: run.name if names.count(run.name) == 1 else f"{run.name} {run.path.name}" for run in (first, *others)}
-    shared = [metric for metric in metrics if metric in queries]
     results, p_values = [], []
     for other in others:
         _same_question(first, other, queries, targets)
         theirs = _queries(other)
-        rows = {metric: _paired(queries, theirs, metric) for metric in shared if metric in theirs}
+        shared = _named(metrics, first, queries, other, theirs) if metrics else _shared(first, queries, other, theirs)
+        rows = {metric: _paired(queries, theirs, metric) for metric in shared}
         p_values += [p for _, p in rows.values()]
         results.append((other, theirs, rows))
     adjusted = iter(holm(p_values) if p_values else [])
     compared = []
     for other, theirs, rows in results:
         table = [_row(metric, queries, theirs, found, p, next(adjusted)) for metric, (found, p) in rows.items()]
-        changes = changed_targets(targets, other.table("targets"))
+        leading, *_ = rows
+        k = int(leading.rpartition("_at_")[2])
+        changes = changed_targets(targets, other.table("targets"), k)
         compared.append(
             {
                 "name": name_of[other.path],
                 "folder": str(other.path),
+                "leading": leading,
+                "k": k,
                 "verdict": verdict(name_of[other.path], name_of[first.path], table),
                 "metrics": table,
                 "causes": causes(changes),
-                "changed": changed_queries(queries, theirs, changes),
+                "changed": changed_queries(queries, theirs, changes, leading),
                 "settings": _differing(first.config, other.config),
             }
         )
     about = {"name": name_of[first.path], "folder": str(first.path), "queries": len(queries)}
-    return {"format": 1, "confidence": CONFIDENCE, "k": K, "first": about, "others": compared}
+    return {"format": 2, "confidence": CONFIDENCE, "first": about, "others": compared}
+
+
+def _shared(first: RunFolder, a: pd.DataFrame, other: RunFolder, b: pd.DataFrame) -> list[str]:
+    """What one of two runs shows and both measured: of the lists, then the leading metric before ranking."""
+    for shown in (first.measured.shown, other.measured.shown):
+        both = [name for name in shown if f"{FINAL}/{name}" in a and f"{FINAL}/{name}" in b]
+        if both:
+            before = f"{FIRST}/{both[0]}"
+            return [*(f"{FINAL}/{name}" for name in both), *([before] if before in a and before in b else [])]
+    measured = [f"{run.name} ({run.path.name}) has {', '.join(run.measured.shown)}" for run in (first, other)]
+    raise DataError(f"the runs share no metric that either shows: {'; '.join(measured)}; name those to compare by --metrics")
+
+
+def _named(metrics: Sequence[str], first: RunFolder, a: pd.DataFrame, other: RunFolder, b: pd.DataFrame) -> list[str]:
+    """The metrics called so, by full names; `ndcg_at_10` is that of the two stages."""
+    found = []
+    for name in metrics:
+        for run, table in ((first, a), (other, b)):
+            known = [column for column in table if "/" in column and "_at_" in column]
+            full = name if "/" in name else f"{FINAL}/{name}"
+            if full not in known:
+                has = f"{run.name} ({run.path.name}) keeps no {name!r} of each query"
+                raise ConfigError(f"--metrics: {has}.{nearest(full, known)}")
+        found.append(full)
+    return found
 
 
 def _queries(run: RunFolder) -> pd.DataFrame:
@@ -120,10 +144,8 @@ def _row(metric: str, a: pd.DataFrame, b: pd.DataFrame, found: Comparison, p: fl
 
 
 def verdict(name: str, first: str, table: Sequence[Mapping[str, Any]]) -> str:
-    """One line: what was shown, or what could have been."""
-    leading = next((row for row in table if row["metric"] == LEADING), table[0] if table else None)
-    if leading is None:
-        return "the runs share no metric"
+    """One line: what was shown, or what could have been, of the leading metric, which is the first of `table`."""
+    leading = table[0]
     shown = [row for row in table if row["p_holm"] < 1 - CONFIDENCE]
     row = leading if leading in shown or not shown else shown[0]
     metric = row["metric"].split("/")[-1].replace("_at_", "@")
@@ -136,7 +158,7 @@ def verdict(name: str, first: str, table: Sequence[Mapping[str, Any]]) -> str:
     return f"{name} is {better} than {first}{where}: {metric} {difference}, p = {row['p_holm']:.4f} after Holm"
 
 
-def changed_targets(a: pd.DataFrame, b: pd.DataFrame, k: int = K) -> pd.DataFrame:
+def changed_targets(a: pd.DataFrame, b: pd.DataFrame, k: int) -> pd.DataFrame:
     """The targets that are among the first `k` of one run only (`targets.parquet` of both given).
 
     Columns beside the keys: `gained`; `first` and `second`, the places in both runs (0: no candidate); `stage` that made the
@@ -199,9 +221,11 @@ def causes(changes: pd.DataFrame) -> list[dict[str, Any]]:
     return [{"gained": gained, "stage": stage, "by": by, "targets": n} for (gained, stage, by), n in ordered]
 
 
-def changed_queries(a: pd.DataFrame, b: pd.DataFrame, changes: pd.DataFrame, most: int = SHOWN) -> list[dict[str, Any]]:
-    """The queries that gained most and lost most, half each, with the targets that made the difference."""
-    change = (b[LEADING] - a[LEADING]).to_numpy() if LEADING in a and LEADING in b else np.zeros(len(a))
+def changed_queries(
+    a: pd.DataFrame, b: pd.DataFrame, changes: pd.DataFrame, metric: str, most: int = SHOWN
+) -> list[dict[str, Any]]:
+    """The queries that gained most and lost most of `metric`, half each, with the targets that made the difference."""
+    change = (b[metric] - a[metric]).to_numpy()
     order = np.argsort(-change, kind="stable")
     chosen = [*(i for i in order[:most] if change[i] > 0), *(i for i in order[-most:] if change[i] < 0)]
     groups = dict(iter(changes.groupby(["fold", "user"], sort=False))) if len(changes) else {}
@@ -213,7 +237,7 @@ def changed_queries(a: pd.DataFrame, b: pd.DataFrame, changes: pd.DataFrame, mos
             {"item": _plain(r.item), "first": int(r.first), "second": int(r.second), "stage": r.stage, "by": r.by}
             for r in rows.itertuples()
         ]
-        values = {"first": float(a[LEADING].iloc[i]), "second": float(b[LEADING].iloc[i])}
+        values = {"first": float(a[metric].iloc[i]), "second": float(b[metric].iloc[i])}
         found.append({"user": _plain(user), "fold": fold, **values, "targets": moved})
     return found
 

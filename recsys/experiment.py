@@ -21,16 +21,17 @@ from recsys.ablation import without
 from recsys.cache import NoCache
 from recsys.component import construct
 from recsys.datasets import Dataset, Source, kept
-from recsys.errors import ConfigError, nearest
+from recsys.errors import ConfigError, DataError, nearest
+from recsys.evaluation.measured import FINAL, UNFORETOLD
 from recsys.features import FeatureSet
-from recsys.judging import TABLE, Evaluation, JudgedFold, Judgement, judge_fold, summarise
+from recsys.judging import Evaluation, JudgedFold, Judgement, judge_fold, summarise
 from recsys.ranking import Ranker
 from recsys.recommender import TwoStageRecommender
 from recsys.redaction import redact
 from recsys.report import page, plots, run_table, terminal
 from recsys.retrieval import Retriever
 from recsys.shop.kinds import named
-from recsys.shop.splits import Fold, Split, Window
+from recsys.shop.splits import Fold, Rolling, Split, Window
 from recsys.stages import Stages
 from recsys.tracking import Run, Tracker, ui_command
 
@@ -77,32 +78,51 @@ class Parts:
         return cls(**parts)
 
 
-def run(config: DictConfig) -> dict[str, float]:
-    """Do the run that the config describes; gives the flat metrics, which `metrics.json` holds as well.
+def run(config: DictConfig) -> float:
+    """Do the run that the config describes; gives the metric that `optimized_metric` names. All are in `metrics.json`.
 
     Raises `ConfigError` and `DataError` for what the user can mend.
     """
     plain = without(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     parts = Parts.of(plain)
     _check_values(plain)
+    objective = objective_of(parts, plain)
     console = Console()
     folder = Path(plain["output_dir"]).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(redact(plain), sort_keys=False, allow_unicode=True))
     settings = {name: value for name, value in plain.items() if name != "output_dir"}  # that differs between any two runs
     with parts.tracking.run(run_name(plain), settings, {"output_dir": folder, **_tags()}) as tracked:
-        parts.tracking.describe(run_table.ABOUT, run_table.COLUMNS)
-        result = _run(parts, plain, folder, tracked, Stages(console))
+        measured = parts.evaluation.measured
+        about = run_table.about(measured, parts.evaluation.functions)
+        parts.tracking.describe(about, run_table.columns(measured, plain["candidates"]))
+        result = _run(parts, plain, objective, folder, tracked, Stages(console))
     _point_latest(folder)
     console.print(f"\nOutputs  {folder}")
     if tracked.uri:
         console.print(f"MLflow   {tracked.url}", soft_wrap=True, highlight=False)
         console.print(f"Table    {tracked.table}", soft_wrap=True, highlight=False)
         console.print(f"Compare  {ui_command(tracked.uri)}", soft_wrap=True, highlight=False)
-    objective = plain["optimized_metric"]
     if objective not in result:
-        raise ConfigError(f"optimized_metric: no metric is called {objective!r}.{nearest(objective, result)}")
-    return result
+        raise DataError(f"optimized_metric: {objective} is not defined on this data; the run is whole in {folder}")
+    return result[objective]
+
+
+def objective_of(parts: Parts, config: Mapping[str, Any]) -> str:
+    """The name in `optimized_metric`; None stands for the leading metric of the two stages.
+
+    Raises `ConfigError` for a metric that no run of this config logs.
+    """
+    measured, split = parts.evaluation.measured, parts.split
+    leading, wanted = f"{FINAL}/{measured.leading}", config["optimized_metric"]
+    if wanted is None:
+        return leading
+    folds = split.test_cutoffs if isinstance(split, Rolling) else 1
+    known = measured.logged(config["candidates"], parts.retriever.labels, folds)
+    if wanted not in known and not str(wanted).startswith(UNFORETOLD):
+        alike = nearest(str(wanted), (name for name in known if not name.startswith(("interval/", "mde/"))))
+        raise ConfigError(f"optimized_metric: this run logs no metric called {wanted!r}.{alike} null stands for {leading}.")
+    return str(wanted)
 
 
 def run_name(config: Mapping[str, Any]) -> str:
@@ -121,7 +141,9 @@ def run_name(config: Mapping[str, Any]) -> str:
     return " · ".join(names)
 
 
-def _run(parts: Parts, config: Mapping[str, Any], folder: Path, tracked: Run, stages: Stages) -> dict[str, float]:
+def _run(
+    parts: Parts, config: Mapping[str, Any], objective: str, folder: Path, tracked: Run, stages: Stages
+) -> dict[str, float]:
     console = stages.console or Console()
     with stages("load"):
         dataset = kept.load(parts.dataset, parts.cache)
@@ -141,11 +163,10 @@ def _run(parts: Parts, config: Mapping[str, Any], folder: Path, tracked: Run, st
         recommender.fit(dataset, fold.test.cutoff, labels, stages)
         judged.append(judge_fold(parts.evaluation, recommender, dataset, test, stages, i))
     with stages("statistics"):
-        judgement = summarise(judged, parts.evaluation.k, config["seed"])
-    result = judgement.flat()
+        judgement = summarise(parts.evaluation, judged, config["seed"])
+    result, measured = judgement.flat(), judgement.measured
 
-    shown = [name for name in TABLE if f"two_stage/{name}" in result]
-    console.print(terminal.results(judgement.intervals, list(judged[0].lists), shown, int(result["queries/count"])))
+    console.print(terminal.results(judgement.intervals, measured.systems, measured.shown, int(result["queries/count"])))
     depths = [k for k in parts.evaluation.candidate_ks if f"candidates/recall_at_{k}" in result]
     recall = [judgement.intervals[f"candidates/recall_at_{k}"] for k in depths]
     console.print(terminal.curve("\nCandidate recall", depths, recall))
@@ -169,13 +190,13 @@ def _run(parts: Parts, config: Mapping[str, Any], folder: Path, tracked: Run, st
     draft.rename(folder / "metrics.json")
     page.write(runs.RunFolder(folder))
 
-    tracked.metrics(run_table.headline(result, config["optimized_metric"]))
+    tracked.metrics(run_table.headline(result, measured, objective))
     tracked.tag("verdict", judgement.verdict.text)
     tracked.describe(judgement.verdict.text)
     tracked.curve("candidates/recall_at_k", depths, [each.value for each in recall])
     tracked.figure(plots.recall_curve(depths, recall, config["candidates"]), "recall_curve.png")
     if curve:
-        tracked.curve("ranker/validation_ndcg_at_10", range(1, len(curve) + 1), curve)
+        tracked.curve("ranker/early_stopping_ndcg", range(1, len(curve) + 1), curve)
     if gain:
         tracked.figure(plots.importance(gain), "feature_importance.png")
         tracked.json(gain, "feature_importance.json")
@@ -206,7 +227,7 @@ def _refit(parts: Parts, recommender: TwoStageRecommender, dataset: Dataset, new
 def _write_lists(judged: Sequence[JudgedFold], dataset: Dataset, path: Path) -> None:
     frames = []
     for i, fold in enumerate(judged):
-        lists = fold.lists["two_stage"]
+        lists = fold.lists[FINAL]
         row, place = np.nonzero(lists.item >= 0)
         columns = {
             "fold": np.full(len(row), i, dtype=np.int32),

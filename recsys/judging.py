@@ -15,6 +15,7 @@ from recsys.component import Component, component
 from recsys.datasets import Dataset
 from recsys.evaluation import beyond, diagnosis, metrics, verdict
 from recsys.evaluation.evidence import Evidence, Past, contains
+from recsys.evaluation.measured import FINAL, FIRST, KINDS, Measured
 from recsys.evaluation.statistics import Interval, bootstrap, mean_intervals, minimum_detectable_effect
 from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import Retriever
@@ -22,14 +23,13 @@ from recsys.retrieval.random import Random
 from recsys.shop.pairs import is_member, pair_key
 from recsys.shop.pools import CandidatePool, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.shop import Shop
 from recsys.shop.splits import Task
 from recsys.stages import Stages
 
 Depths = Annotated[list[PositiveInt], Field(min_length=1)]
+Names = Annotated[list[str], Field(min_length=1)]
 PerQuery = dict[str, npt.NDArray[np.float64]]
-
-TABLE = ("hit_rate_at_10", "ndcg_at_10", "mrr_at_10", "recall_at_10")
-"""The metrics that a run prints, and gives for each fold; all metrics are in `metrics.json`."""
 
 TIMED = 500
 """Queries on which each source is timed."""
@@ -39,17 +39,31 @@ TIMED = 500
 class Evaluation(Component):
     """What is measured, and the baselines that are measured on the same queries."""
 
+    metrics: Names = Field(default_factory=lambda: list(metrics.BUILT_IN))
+    """What is measured of every system's lists: names of `metrics.BUILT_IN`, or dotted paths of functions of one's own."""
     ks: Depths = Field(default_factory=lambda: list(metrics.CUTOFFS))
     """Lengths of the lists that are judged."""
+    shown: Names | None = None
+    """Metrics with k that the tables show, the leading one first: what verdicts, comparisons and sweeps speak of.
+
+    None stands for NDCG, HitRate, MRR and Recall, as far as they are measured, and the metrics of one's own, all at 10, or at
+    the largest of `ks` where 10 is not among them.
+    """
     candidate_ks: Depths = Field(default_factory=lambda: list(metrics.POOL_CUTOFFS))
     """Depths of the candidate recall curve."""
     baselines: dict[str, Retriever]
     """Retrievers whose own order is judged beside the two stages."""
 
+    def __post_init__(self) -> None:
+        self.functions = metrics.load(self.metrics)
+        """What is measured, by name."""
+        self.measured = Measured.of({field.name: getattr(self, field.name) for field in fields(self)})  # type: ignore[arg-type]
+        """The names of what is measured."""
+
     @property
     def k(self) -> int:
-        """Length of the lists that diagnosis and verdict speak of: 10 where that is judged."""
-        return 10 if 10 in self.ks else max(self.ks)
+        """Length of the lists that diagnosis and verdict speak of, that of the leading metric."""
+        return self.measured.k
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +88,7 @@ class JudgedFold:
 class Judgement:
     """All folds together, clustered by user."""
 
+    measured: Measured
     accuracy: PerQuery
     figures: dict[str, float]
     """Every figure by its flat name: means over the pooled queries."""
@@ -86,11 +101,11 @@ class Judgement:
     """The diagnosis as plain values, for `diagnosis.json`."""
 
     def flat(self) -> dict[str, float]:
-        """Figures with `interval/<name>/low`, `interval/<name>/high`, and `mde/<name>` for the metrics of the table."""
+        """Figures with `interval/<name>/low`, `interval/<name>/high`, and `mde/<name>` for the metrics that are shown."""
         result = dict(self.figures)
         for name, each in self.intervals.items():
             result |= {f"interval/{name}/low": each.low, f"interval/{name}/high": each.high}
-            if name in self.accuracy and name.rpartition("/")[2] in TABLE:
+            if name in self.accuracy and self.measured.is_shown(name):
                 result[f"mde/{name}"] = minimum_detectable_effect(each)
         return result
 
@@ -109,13 +124,14 @@ def judge_fold(
             answers[name] = baseline.retrieve(queries, max(depth, budget))
     lists = {name: ranking.top(depth) for name, ranking in answers.items()}
     pool = recommender.pool(queries)
-    lists["retrieval"] = pool.retrieved(depth)
+    lists[FIRST] = pool.retrieved(depth)
     described = recommender.describe(pool, queries)
     with stages("rank"):
         score = recommender.ranker.score(described)
-        lists["two_stage"] = pool.order(score, depth)
+        ranked = pool.order(score, depth + 1)
+        lists[FINAL] = ranked.top(depth)
     with stages("targets"):
-        placed = targets.table(dataset.log, test, described, score, lists["two_stage"], recommender.ranker, number)
+        placed = targets.table(dataset.log, test, described, score, ranked, recommender.ranker, evaluation.k, number)
     deepest = max(*evaluation.candidate_ks, 2 * budget)
     deep = recommender.pool(queries, deepest)
     with stages("counterfactuals"):
@@ -129,7 +145,7 @@ def judge_fold(
     with stages("metrics"):
         accuracy: PerQuery = {}
         for system, ranking in lists.items():
-            of_system = metrics.per_query(ranking, truth, evaluation.ks)
+            of_system = metrics.per_query(ranking, truth, evaluation.ks, evaluation.functions, past)
             accuracy |= {f"{system}/{name}": each for name, each in of_system.items()}
         within = [k for k in evaluation.candidate_ks if k <= budget] or [budget]
         recall = metrics.candidate_recall(pool, truth, within)
@@ -145,7 +161,7 @@ def judge_fold(
             truth,
             pool,
             deep,
-            lists["two_stage"],
+            lists[FINAL],
             budget=budget,
             depth=deepest,
             reached=reached,
@@ -153,20 +169,23 @@ def judge_fold(
             part=retriever.part,
             fold=number,
         )
-    return JudgedFold(test, lists, accuracy, _apart(lists, test) | other, overall, evidence, placed)
+        apart = _apart(evaluation, lists, test, past)
+    return JudgedFold(test, lists, accuracy, apart | other, overall, evidence, placed)
 
 
-def summarise(folds: Sequence[JudgedFold], k: int, seed: int) -> Judgement:
+def summarise(evaluation: Evaluation, folds: Sequence[JudgedFold], seed: int) -> Judgement:
     """Pool the folds: every mean is over all their queries, every interval draws all queries of a user together."""
+    measured, k, of = evaluation.measured, evaluation.k, evaluation.measured.diagnosed
     evidence = Evidence.concat([fold.evidence for fold in folds])
     accuracy, other = (_pooled([getattr(fold, name) for fold in folds]) for name in ("accuracy", "other"))
-    diagnosed = diagnosis.values(evidence, k)
-    values = accuracy | other | diagnosed
+    diagnosed = diagnosis.values(evidence, k, of)
+    reached = {f"{FINAL}/{name}": each for name, each in diagnosis.reached(evidence, k, of).items()}
+    values = accuracy | reached | other | diagnosed
     table = np.stack(list(values.values()), axis=1)
     found = dict(zip(values, mean_intervals(table, evidence.user, seed), strict=True))
-    for name, (ratio, weight) in diagnosis.efficiency(evidence, diagnosed, k).items():
+    for name, (ratio, weight) in diagnosis.efficiency(evidence, diagnosed, k, of).items():
         [found[name]] = bootstrap(ratio, evidence.user, weights=weight, seed=seed)
-    document = diagnosis.document(evidence, diagnosed, found, k)
+    document = diagnosis.document(evidence, diagnosed, found, k, of)
     intervals = {name: each for name, each in found.items() if np.isfinite(each.value)}
     figures = {name: each.value for name, each in intervals.items()}
     overall = {name: float(np.mean([fold.overall[name] for fold in folds])) for name in folds[0].overall}
@@ -175,12 +194,12 @@ def summarise(folds: Sequence[JudgedFold], k: int, seed: int) -> Judgement:
     if len(folds) > 1:
         for i, fold in enumerate(folds):
             means = metrics.mean(fold.accuracy)
-            figures |= {f"fold/{i}/{name}": each for name, each in means.items() if name.rpartition("/")[2] in TABLE}
+            figures |= {f"fold/{i}/{name}": each for name, each in means.items() if measured.is_shown(name)}
             figures[f"fold/{i}/queries/count"] = float(len(fold.test.queries))
     judged = verdict.judge(evidence, diagnosed, k, seed)
     document |= {"verdict": judged.document(), "beyond": _beyond_rows(intervals, overall)}
     stage = np.array(list(diagnosis.STAGES))[diagnosis.stage(evidence, k)]
-    return Judgement(accuracy, figures, intervals, judged, stage, document)
+    return Judgement(measured, accuracy, figures, intervals, judged, stage, document)
 
 
 def _pooled(folds: Sequence[PerQuery]) -> PerQuery:
@@ -201,16 +220,17 @@ def _queries(folds: Sequence[JudgedFold], evidence: Evidence) -> dict[str, float
     return result
 
 
-def _apart(lists: Mapping[str, Ranking], test: Task) -> PerQuery:
+def _apart(evaluation: Evaluation, lists: Mapping[str, Ranking], test: Task, past: Shop) -> PerQuery:
     """Revisit targets (items in the query's history) and discovery targets, each among the queries that have one."""
+    functions = {name: (metrics.BUILT_IN | evaluation.functions)[name] for name in evaluation.measured.apart}
     revisit = metrics.revisit(test.queries, test.truth)
     result: PerQuery = {}
-    for kind, mask in (("revisit", revisit), ("discovery", ~revisit)):
+    for kind, mask in zip(KINDS, (revisit, ~revisit), strict=True):
         part = metrics.split_truth(test.truth, mask)
         for system, ranking in lists.items():
-            of_system = metrics.per_query(ranking, part, [10])
-            for name in ("hit_rate_at_10", "ndcg_at_10", "recall_at_10"):
-                result[f"{system}/{kind}/{name}"] = np.where(part.count > 0, of_system[name], np.nan)
+            of_system = metrics.per_query(ranking, part, [evaluation.k], functions, past)
+            for name, each in of_system.items():
+                result[f"{system}/{kind}/{name}"] = np.where(part.count > 0, each, np.nan)
     return result
 
 

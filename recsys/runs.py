@@ -16,6 +16,7 @@ from recsys.component import construct
 from recsys.datasets import Dataset
 from recsys.digest import digest
 from recsys.errors import ConfigError, DataError, nearest
+from recsys.evaluation.measured import Measured
 from recsys.ranking import Ranker
 from recsys.redaction import hide
 from recsys.shop.splits import Task
@@ -39,6 +40,17 @@ class RunFolder:
         """The resolved config."""
         values: dict[str, Any] = yaml.safe_load(self._text("config.yaml"))
         return values
+
+    @cached_property
+    def measured(self) -> Measured:
+        """The names of what the run measured. Raises `DataError` where its config does not say."""
+        settings = self.config.get("evaluation")
+        if not isinstance(settings, dict) or not {"ks", "candidate_ks", "baselines"} <= settings.keys():
+            raise DataError(
+                f"{self.path / 'config.yaml'}: wanted evaluation with ks, candidate_ks and baselines, found"
+                f" {sorted(settings) if isinstance(settings, dict) else settings!r}; is this the folder of a run?"
+            )
+        return Measured.of(settings)
 
     @cached_property
     def metrics(self) -> dict[str, float]:

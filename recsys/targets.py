@@ -19,11 +19,11 @@ MOST_EXPLAINED = 4000
 
 
 def table(
-    log: EventLog, task: Task, features: FeatureMatrix, score: Float32, lists: Ranking, ranker: Ranker, fold: int = 0
+    log: EventLog, task: Task, features: FeatureMatrix, score: Float32, lists: Ranking, ranker: Ranker, k: int, fold: int = 0
 ) -> pd.DataFrame:
     """One row a (query, target item), in the order of the truth.
 
-    `score` is the ranker's, of the candidates in `features`; `lists` are the best of them, more than 10 deep. Columns: `user`
+    `score` is the ranker's, of the candidates in `features`; `lists` are the best of them, more than `k` deep. Columns: `user`
     and `item` (own ids), `fold`, `grade`, `revisit` (was it in the query's history?), `in_pool`; places from 1, 0 for nowhere:
     `two_stage`, `retrieval`, and `source/<name>` for each source; `margin/<family>`, see `margins`.
     """
@@ -43,13 +43,13 @@ def table(
         "two_stage": place,
         "retrieval": metrics.retrieval_rank(pool, truth),
         **{f"source/{name}": rank for name, rank in zip(pool.sources, ranks, strict=True)},
-        **{f"margin/{family}": margin for family, margin in margins(features, place, lists, truth, ranker).items()},
+        **{f"margin/{family}": margin for family, margin in margins(features, place, lists, truth, ranker, k).items()},
     }
     return pd.DataFrame(columns)
 
 
 def margins(
-    features: FeatureMatrix, place: npt.NDArray[np.int64], lists: Ranking, truth: Truth, ranker: Ranker, k: int = 10
+    features: FeatureMatrix, place: npt.NDArray[np.int64], lists: Ranking, truth: Truth, ranker: Ranker, k: int
 ) -> dict[str, Float32]:
     """What each feature family does for each target against its rival: by how much the target's score falls when the values
     of that family are its rival's.

@@ -358,7 +358,7 @@ def judging(shop: Bench) -> Iterator[Row]:
         """Seconds, without those that baselines need to be fitted and asked."""
         stages, start = Stages(), time.perf_counter()
         fold = judge_fold(evaluation, model, shop.dataset, shop.task, stages)
-        summarise([fold], evaluation.k, seed=0)
+        summarise(evaluation, [fold], seed=0)
         return time.perf_counter() - start - stages.seconds["baselines"]
 
     own = min(judge() for _ in range(2))

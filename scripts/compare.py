@@ -26,7 +26,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("first", metavar="RUN", help="a run folder, its name, latest, latest~1, an MLflow run id or name")
     parser.add_argument("others", metavar="RUN", nargs="+", help="the runs to compare with it")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="where the run folders are (%(default)s)")
-    parser.add_argument("--metrics", nargs="+", default=comparison.METRICS, metavar="NAME", help="columns of per_query.parquet")
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="columns of per_query.parquet, the leading one first, such as ndcg_at_20 or retrieval/recall_at_20 "
+        "(by default what the first run shows and the others measured too)",
+    )
     parser.add_argument("--html", action="store_true", help="write a page too")
     options = parser.parse_args(arguments)
     with cli.plain_errors():

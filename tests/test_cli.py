@@ -34,6 +34,18 @@ def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("retriever=als +retriever.factrs=3", "error: retriever.factrs: ALS has no such option. Did you mean 'factors'?"),
         ("split.cutoff=soon", "error: split.cutoff: wanted a time such as 2015-08-18T04:23:20"),
         ("features.families=[item,usr]", "error: features.families: no family is called 'usr'. Did you mean 'user'"),
+        ("optimized_metric=two_stage/ndgc_at_10", "called 'two_stage/ndgc_at_10'. Did you mean 'two_stage/ndcg_at_10'"),
+        ("optimized_metric=fold/0/two_stage/ndcg_at_10", "error: optimized_metric: this run logs no metric called 'fold/0"),
+        (
+            "evaluation.ks=[5,20] optimized_metric=two_stage/ndcg_at_10",
+            "or 'two_stage/revisit/ndcg_at_20'? null stands for two_stage/ndcg_at_20.",
+        ),
+        (
+            "evaluation.shown=[ndgc_at_10]",
+            "error: evaluation.shown: no 'ndgc_at_10' among evaluation.metrics and ks. Did you mean",
+        ),
+        ("evaluation.metrics=[ndcg,hitrate]", "error: evaluation.metrics: no metric is called 'hitrate'"),
+        ("evaluation.metrics=[my_shop.revenue]", "error: evaluation.metrics: my_shop.revenue: cannot import 'my_shop'"),
         ("candidates=0", "error: candidates: wanted a whole number of at least 1, found 0"),
         ("retriever.factors=[", "error: "),
     ],

@@ -16,6 +16,7 @@ from recsys.errors import ConfigError, DataError
 from recsys.runs import RunFolder, find, newest_first
 
 ROOT = Path(__file__).resolve().parent.parent
+EVALUATION = {"ks": [5, 10], "candidate_ks": [50], "baselines": {}}
 WINDOW = {"cutoff": 1000, "end": 2000, "text": "the test window", "funnel": {}}
 
 
@@ -53,7 +54,9 @@ def write_run(
     pd.DataFrame(target).to_parquet(folder / "targets.parquet")
     known = {"name": folder.name, "id": "", "dataset": {"name": "shop", "fingerprint": "f00d"}, "windows": [WINDOW]}
     (folder / "run.json").write_text(json.dumps({**known, **(about or {})}))
-    (folder / "config.yaml").write_text(yaml.safe_dump({"split": {"target": "next"}, "tracking": None, **(config or {})}))
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"split": {"target": "next"}, "tracking": None, "evaluation": EVALUATION, **(config or {})})
+    )
     (folder / "metrics.json").write_text("{}")
     return RunFolder(folder)
 
@@ -62,8 +65,8 @@ def test_known_answer(tmp_path: Path) -> None:
     a = write_run(tmp_path / "a", np.array([1, 2, 20, 0, 0, 11, 12, 13, 14, 15, 1, 1]))
     b = write_run(tmp_path / "b", np.array([1, 20, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1]))
     [other] = compare(a, [b])["others"]
-    hit = other["metrics"][0]
-    assert hit["metric"] == "two_stage/hit_rate_at_10"
+    assert other["metrics"][0]["metric"] == other["leading"] == "two_stage/ndcg_at_10"
+    [hit] = [row for row in other["metrics"] if row["metric"] == "two_stage/hit_rate_at_10"]
     assert (hit["first"], hit["second"]) == (pytest.approx(4 / 12), pytest.approx(10 / 12))
     assert (hit["improved"], hit["worse"], hit["unchanged"]) == (7, 1, 4)
     assert hit["p"] == pytest.approx(2 * (1 + 8) / 2**8)  # McNemar, exact: 7 of 8 fair coins or more, on both sides
@@ -92,6 +95,65 @@ def test_a_change_of_candidates_alone_is_told_as_one_before_ranking(tmp_path: Pa
     assert other["verdict"].startswith("b is worse than a before ranking: ndcg@10 -0.8000")
 
 
+def add(run: RunFolder, **values: float) -> None:
+    """Columns of one value, `two_stage__mrr_at_5` for `two_stage/mrr_at_5`."""
+    file = run.path / "per_query.parquet"
+    named = {name.replace("__", "/"): value for name, value in values.items()}
+    pd.read_parquet(file).assign(**named).to_parquet(file)
+
+
+def test_runs_of_other_metrics_are_compared_by_those_that_both_measured(tmp_path: Path) -> None:
+    places = np.tile([1, 8], 30)
+    a = write_run(tmp_path / "a", places, config={"evaluation": EVALUATION | {"ks": [5, 20, 10], "shown": ["mrr_at_20"]}})
+    b = write_run(tmp_path / "b", np.ones(60, int), config={"evaluation": EVALUATION | {"shown": ["recall_at_5", "mrr_at_5"]}})
+    for run in (a, b):
+        add(run, two_stage__mrr_at_5=1.0 * (run is b), retrieval__mrr_at_5=0.5)
+    add(a, two_stage__mrr_at_20=0.2)
+    [other] = compare(a, [b])["others"]
+    assert [row["metric"] for row in other["metrics"]] == ["two_stage/mrr_at_5", "retrieval/mrr_at_5"]
+    assert (other["leading"], other["k"]) == ("two_stage/mrr_at_5", 5)
+    assert other["verdict"].startswith("b is better than a: mrr@5 +1.0000")
+    assert {cause["targets"] for cause in other["causes"]} == {30}, "those that were eighth are not among the first five"
+
+
+def test_runs_without_a_metric_in_common_are_refused(tmp_path: Path) -> None:
+    a, b = (
+        write_run(tmp_path / name, np.ones(12, int), config={"evaluation": EVALUATION | {"ks": [k]}})
+        for name, k in (("a", 3), ("b", 4))
+    )
+    with pytest.raises(DataError, match=r"share no metric.*a \(a\) has ndcg_at_3.*b \(b\) has ndcg_at_4.*--metrics"):
+        compare(a, [b])
+
+
+def test_a_folder_whose_config_does_not_say_what_was_measured_is_refused(tmp_path: Path) -> None:
+    a = write_run(tmp_path / "a", np.ones(12, int), config={"evaluation": {"ks": [10]}})
+    with pytest.raises(DataError, match=r"config\.yaml: wanted evaluation with ks, candidate_ks and baselines, found \['ks'\]"):
+        compare(a, [a])
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("two_stage/ndgc_at_10", "a .a. keeps no 'two_stage/ndgc_at_10' of each query. Did you mean 'two_stage/ndcg_at_10'"),
+        ("ndcg_at_5", "Did you mean 'two_stage/ndcg_at_10'"),
+        ("mrr_at_5", "b .b. keeps no 'mrr_at_5'"),
+        ("user", "a .a. keeps no 'user'"),
+    ],
+)
+def test_a_metric_that_one_of_the_runs_lacks_is_named(tmp_path: Path, asked: str, told: str) -> None:
+    a, b = (write_run(tmp_path / name, np.ones(12, int)) for name in "ab")
+    add(a, two_stage__mrr_at_5=1.0)
+    with pytest.raises(ConfigError, match=f"--metrics: .*{told}"):
+        compare(a, [b], ["mrr_at_10", asked])
+
+
+def test_a_short_name_asks_for_the_lists_and_the_first_name_leads(tmp_path: Path) -> None:
+    a, b = (write_run(tmp_path / name, np.array([place] * 12)) for name, place in (("a", 2), ("b", 1)))
+    [other] = compare(a, [b], ["mrr_at_10", "two_stage/recall_at_10"])["others"]
+    assert [row["metric"] for row in other["metrics"]] == ["two_stage/mrr_at_10", "two_stage/recall_at_10"]
+    assert other["verdict"].startswith("b is better than a: mrr@10 +0.5000")
+
+
 def test_each_change_is_put_down_to_a_source_or_a_family(tmp_path: Path) -> None:
     #          gained by retrieval, lost by retrieval, gained by ranking, lost by ranking, the same
     first = {"source/als": [0, 3, 1, 1, 1], "margin/item": [np.nan, 1, -1, 2.0, 1], "margin/user": [np.nan, 1, -2, 1.0, 1]}
@@ -103,7 +165,7 @@ def test_each_change_is_put_down_to_a_source_or_a_family(tmp_path: Path) -> None
     }
     a = write_run(tmp_path / "a", np.array([0, 4, 30, 2, 1]), columns=first)
     b = write_run(tmp_path / "b", np.array([3, 0, 5, 40, 1]), columns=second)
-    changes = changed_targets(a.table("targets"), b.table("targets"))
+    changes = changed_targets(a.table("targets"), b.table("targets"), 10)
     assert changes["gained"].tolist() == [True, False, True, False]
     assert changes["stage"].tolist() == ["retrieval", "retrieval", "ranking", "ranking"]
     assert changes["by"].tolist() == ["cart", "als", "user", "user"]
@@ -211,6 +273,9 @@ def test_the_command_prints_and_writes(
     [kept] = (tmp_path / "comparisons").glob("*/comparison.json")
     assert json.loads(kept.read_text())["others"][0]["name"] == "b [bold]"
     assert "b [bold] is better than a" in (kept.parent / "comparison.html").read_text()
+    with pytest.raises(SystemExit):
+        command(["a", "b [bold]", "--outputs", str(tmp_path), "--metrics", "ndgc_at_10"])
+    assert "error: --metrics: a (a) keeps no 'ndgc_at_10'" in capsys.readouterr().err
     with pytest.raises(SystemExit) as refused:
         command(["a", "nobody", "--outputs", str(tmp_path)])
     assert refused.value.code == 2

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from recsys.datasets.synthetic import Synthetic
+from recsys.experiment import Parts
 from recsys.recommender import TwoStageRecommender
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,7 +120,7 @@ def test_mlflow_holds_the_run(run: tuple[Path, object], client: mlflow.MlflowCli
     assert kept.info.status == "FINISHED"
     values, shown = untimed(folder), {n: v for n, v in kept.data.metrics.items() if not n.startswith("seconds/")}
     assert {*(f"{system}/{name}_at_10" for system in SYSTEMS for name in ("ndcg", "hit_rate")), "queries/count"} <= set(shown)
-    curves = {"candidates/recall_at_k": 0.0, "ranker/validation_ndcg_at_10": 0.0}
+    curves = {"candidates/recall_at_k": 0.0, "ranker/early_stopping_ndcg": 0.0}
     assert {name: values[name] for name in shown if name not in curves} == pytest.approx(
         {name: value for name, value in shown.items() if name not in curves}
     )
@@ -134,13 +136,90 @@ def test_mlflow_holds_the_run(run: tuple[Path, object], client: mlflow.MlflowCli
     assert kept.inputs.dataset_inputs[0].dataset.digest == kept.data.tags["dataset_fingerprint"]
     curve = client.get_metric_history(kept.info.run_id, "candidates/recall_at_k")
     assert [point.step for point in curve] == [10, 20, 50, 100, 200, 500, 1000]
-    assert client.get_metric_history(kept.info.run_id, "ranker/validation_ndcg_at_10")
+    assert client.get_metric_history(kept.info.run_id, "ranker/early_stopping_ndcg")
     names = {artifact.path for artifact in client.list_artifacts(kept.info.run_id)}
     assert {"config.yaml", "metrics.json", "per_query.parquet", "model", "feature_importance.png", "recall_curve.png"} <= names
     local = mlflow.artifacts.download_artifacts(
         run_id=kept.info.run_id, artifact_path="model", tracking_uri=client.tracking_uri
     )
     assert TwoStageRecommender.load(local).cutoff > 0
+
+
+def foretold(folder: Path) -> list[str]:
+    """The names that the run's config said its `metrics.json` may hold."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    parts = Parts.of({**config, "tracking": {"_target_": "recsys.tracking.NoTracking"}})
+    folds = pd.read_parquet(folder / "per_query.parquet")["fold"].nunique()
+    return parts.evaluation.measured.logged(config["candidates"], parts.retriever.labels, folds)
+
+
+def check_names(folder: Path) -> None:
+    """All names are foretold, and all that are foretold are there, unless the data does not define them."""
+    logged, names = untimed(folder), foretold(folder)
+    counted = {name for name in logged if name.startswith("queries/")}
+    assert set(logged) - counted <= set(names)
+    missing = {name.removeprefix("interval/").removesuffix("/low").removesuffix("/high") for name in set(names) - set(logged)}
+    undefined = ("cohort/", "efficiency/", "beyond/")
+    assert [name for name in missing if not name.startswith(undefined) and not re.search("/(revisit|discovery)/", name)] == []
+    objectives = ("two_stage/ndcg_at_", "retrieval/", "history/", "candidates/", "beyond/two_stage/", "waterfall/", "ceiling/")
+    assert all(any(name.startswith(part) for name in logged) for part in objectives)
+
+
+def test_the_names_of_all_metrics_are_known_before_the_run(run: tuple[Path, object]):
+    check_names(run[0])
+
+
+OWN_METRIC = """
+from recsys.evaluation.metrics import ratio
+
+def squared_recall(lists):
+    \"""Share of the right items among the first k, squared.\"""
+    return ratio(lists.hits, lists.relevant) ** 2
+"""
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.CompletedProcess[str]]]:
+    """A run of two folds with other metrics, one of its own among them, at other depths."""
+    home = tmp_path_factory.mktemp("other")
+    (home / "measures_of_mine.py").write_text(OWN_METRIC)
+    metrics = "evaluation.metrics=[ndcg,precision,measures_of_mine.squared_recall]"
+    folds = ("split=rolling", "split.test_cutoffs=2", "split.test_step=7d", "candidates=50")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{home}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        patch.syspath_prepend(str(home))
+        done = train(home, metrics, "evaluation.ks=[5,20]", *folds, "tracking.log_model=false")
+        assert done.returncode == 0, done.stderr
+        yield home, done
+
+
+def test_metrics_and_depths_of_ones_own_reach_every_table(other: tuple[Path, subprocess.CompletedProcess[str]]):
+    home, done = other
+    folder = home / "outputs" / "latest"
+    check_names(folder)
+    metrics, table = untimed(folder), pd.read_parquet(folder / "per_query.parquet")
+    assert metrics["two_stage/squared_recall_at_20"] == pytest.approx(table["two_stage/squared_recall_at_20"].mean())
+    assert "fold/1/two_stage/squared_recall_at_20" in metrics
+    judged = {name.rpartition("_at_")[::2] for name in table if name.startswith("two_stage/")}
+    assert judged == {(f"two_stage/{metric}", k) for metric in ("ndcg", "precision", "squared_recall") for k in ("5", "20")}
+    for text in (done.stdout, (folder / "report.html").read_text()):
+        assert "NDCG@20" in text
+        assert "Squared recall@20" in text
+        assert not re.search("(NDCG|HitRate|MRR)@10", text)
+    assert "capped Recall@20" in done.stdout
+    diagnosis = json.loads((folder / "diagnosis.json").read_text())
+    assert (diagnosis["k"], list(diagnosis["ceiling"])) == (20, ["hit_rate_at_20", "ndcg_at_20"])
+    client = mlflow.MlflowClient(f"sqlite:///{home}/mlflow.db")
+    kept = client.get_experiment_by_name("recsys")
+    [tracked] = client.search_runs([kept.experiment_id])
+    of_lists = {
+        name for name in tracked.data.metrics if not name.startswith(("candidates/", "queries/", "seconds/", "ranker/"))
+    }
+    shown = ("ndcg_at_20", "squared_recall_at_20")
+    systems = (*SYSTEMS, "random", "mde/two_stage")
+    assert of_lists == {f"{system}/{name}" for system in systems for name in shown}
+    assert "Share of the right items among the first k, squared" in kept.tags["mlflow.note.content"]
+    assert kept.tags["mlflow.experiment.primaryMetric.name"] == "two_stage/ndcg_at_20"
 
 
 def test_same_seed_same_metrics_to_the_last_digit(home: Path, run: tuple[Path, object]):

@@ -43,7 +43,7 @@ def case() -> tuple[EventLog, Task, FeatureMatrix]:
 def test_places_of_every_target() -> None:
     log, task, features = case()
     score = Sum().score(features)
-    found = targets.table(log, task, features, score, features.pool.order(score, 20), Sum(), fold=3)
+    found = targets.table(log, task, features, score, features.pool.order(score, 20), Sum(), 10, fold=3)
     assert found["user"].tolist() == ["ann", "ann", "bob"]
     assert found["item"].tolist() == [102, 103, 100]
     assert found["fold"].tolist() == [3, 3, 3]
@@ -73,4 +73,4 @@ def test_margins_are_what_the_family_adds_over_the_rival(k: int, wanted: dict[st
 def test_a_ranker_that_reads_no_features_has_no_margins() -> None:
     _, task, features = case()
     lists = features.pool.retrieved(20)
-    assert targets.margins(features, np.array([2, 0, 1]), lists, task.truth, RetrievalOrder()) == {}
+    assert targets.margins(features, np.array([2, 0, 1]), lists, task.truth, RetrievalOrder(), 1) == {}

@@ -5,6 +5,9 @@ import numpy.typing as npt
 
 from recsys.evaluation.evidence import Evidence, Float64
 
+NAMES = ("solo", "exclusive", "leave_one_out", "shapley")
+"""What `values` gives for each source."""
+
 
 def shapley(found_by: npt.NDArray[np.bool_]) -> Float64:
     """Shapley value of each source for each target (`float64[s, m]`), found by a coalition if by any of its members.

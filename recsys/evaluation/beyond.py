@@ -12,6 +12,13 @@ from recsys.shop.pairs import is_member, pair_key
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries, Truth
 
+PER_QUERY = (
+    *("unseen", "repeat", "self_information", "long_tail", "serendipity", "popularity_lift"),
+    *("diversity_category", "diversity_covisitation"),
+)
+"""Names of what `per_query` gives."""
+OF_ALL = ("coverage", "gini")
+"""Names of what `of_all_lists` gives."""
 SAMPLE = 500
 """Queries whose lists are compared by covisitation: pairs of popular items are dear."""
 

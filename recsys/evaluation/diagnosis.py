@@ -1,6 +1,6 @@
 """Where the targets are lost. Every figure is a mean over queries, so that one bootstrap gives the interval of each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -27,6 +27,8 @@ STAGES = {
 }
 """The waterfall's stages in their order, with what they say of a query."""
 
+CANDIDATE_RECALL = "candidate_recall"
+
 CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Depths of the recall curve."""
 
@@ -38,6 +40,15 @@ HISTORY = {
     "20_or_more_events": (20, None),
 }
 """Cohorts by length of history: fewest and most events."""
+
+ASKING = (*(f"history/{name}" for name in HISTORY), "cart/with", "cart/without")
+"""Cohorts of queries."""
+ASKED = (
+    *("target/revisit", "target/discovery"),
+    *("popularity/head", "popularity/tail"),
+    *("age/new", "age/older"),
+)
+"""Cohorts of targets."""
 
 Intervals = Mapping[str, Interval]
 
@@ -101,75 +112,94 @@ def oracle(truth: Truth, pooled: Mask, k: int) -> Ranking:
     return Ranking.from_rows(row, best.item, best.grade, len(best), k)
 
 
-def values(evidence: Evidence, k: int) -> dict[str, Float64]:
+def names(k: int, of: Sequence[str], depth: int) -> list[str]:
+    """The names of `values` and `efficiency`, less those of `attribution`; `depth` is that of the evidence."""
+    at_k = [f"{name}_at_{k}" for name in of]
+    return [
+        *(f"waterfall/{name}" for name in STAGES),
+        *(f"ceiling/{name}" for name in at_k),
+        *(f"curve/recall_at_{d}" for d in CURVE if d <= depth),
+        *(f"cohort/{name}/{what}" for name in (*ASKING, *ASKED) for what in (*at_k, CANDIDATE_RECALL, _ceiling(k))),
+        *(f"efficiency/{name}" for name in at_k),
+    ]
+
+
+def reached(evidence: Evidence, k: int, of: Sequence[str]) -> dict[str, Float64]:
+    """The metrics called `of` (some of `metrics.RELEVANCE`) of the final lists, under their names at `k`."""
+    return _at(evidence.ranking, evidence.truth, k, of)
+
+
+def values(evidence: Evidence, k: int, of: Sequence[str]) -> dict[str, Float64]:
     """All figures of the diagnosis as values a query, `float64[q]`, NaN where a query is not of the figure's cohort.
 
-    `waterfall/<stage>`, `ceiling/<metric>`, `curve/recall_at_<k>`, `attribution/<source>/…`, `cohort/<group>/<name>/…`.
+    `waterfall/<stage>`, `ceiling/<metric>`, `curve/recall_at_<k>`, `attribution/<source>/…`, `cohort/<group>/<name>/…`, where
+    `of` names the metrics, some of `metrics.RELEVANCE`.
     """
     result = {f"waterfall/{name}": each for name, each in waterfall(evidence, k).items()}
-    best = metrics.per_query(oracle(evidence.truth, evidence.pooled, k), evidence.truth, [k])
-    result |= {f"ceiling/{name}_at_{k}": best[f"{name}_at_{k}"] for name in ("hit_rate", "ndcg")}
+    best = _at(oracle(evidence.truth, evidence.pooled, k), evidence.truth, k, of)
+    result |= {f"ceiling/{name}": each for name, each in best.items()}
     for depth in (d for d in CURVE if d <= evidence.depth):
         result[f"curve/recall_at_{depth}"] = evidence.share((evidence.place > 0) & (evidence.place <= depth))
-    return result | attribution.values(evidence) | _cohorts(evidence, k)
+    return result | attribution.values(evidence) | _cohorts(evidence, k, of)
 
 
-def efficiency(evidence: Evidence, figures: Mapping[str, Float64], k: int) -> dict[str, tuple[Float64, Float64]]:
+def efficiency(
+    evidence: Evidence, figures: Mapping[str, Float64], k: int, of: Sequence[str]
+) -> dict[str, tuple[Float64, Float64]]:
     """Share of the ceiling that the ranker got, under `efficiency/<metric>`: values a query and their weights."""
-    got = metrics.per_query(evidence.ranking, evidence.truth, [k])
     result = {}
-    for name in (f"hit_rate_at_{k}", f"ndcg_at_{k}"):
+    for name, got in reached(evidence, k, of).items():
         ceiling = figures[f"ceiling/{name}"]
-        ratio = np.divide(got[name], ceiling, out=np.full(len(ceiling), np.nan), where=ceiling > 0)
+        ratio = np.divide(got, ceiling, out=np.full(len(ceiling), np.nan), where=ceiling > 0)
         result[f"efficiency/{name}"] = np.minimum(ratio, 1), ceiling
     return result
 
 
-def _cohorts(evidence: Evidence, k: int) -> dict[str, Float64]:
+def _at(ranking: Ranking, truth: Truth, k: int, of: Sequence[str]) -> dict[str, Float64]:
+    return metrics.per_query(ranking, truth, [k], {name: metrics.RELEVANCE[name] for name in of})
+
+
+def _ceiling(k: int) -> str:
+    return f"ceiling_hit_rate_at_{k}"
+
+
+def _cohorts(evidence: Evidence, k: int, of: Sequence[str]) -> dict[str, Float64]:
     """Metrics among queries of a kind, and against targets of a kind."""
     everything = np.ones(len(evidence.row), dtype=bool)
     length = evidence.events
-    queries = {f"history/{name}": (length >= a) & (length <= (np.inf if b is None else b)) for name, (a, b) in HISTORY.items()}
-    queries |= {"cart/with": evidence.cart, "cart/without": ~evidence.cart}
-    targets = {
-        "target/revisit": evidence.revisit,
-        "target/discovery": ~evidence.revisit,
-        "popularity/head": evidence.head,
-        "popularity/tail": ~evidence.head,
-        "age/new": evidence.fresh,
-        "age/older": ~evidence.fresh,
-    }
+    by_length = [(length >= a) & (length <= (np.inf if b is None else b)) for a, b in HISTORY.values()]
+    queries = dict(zip(ASKING, (*by_length, evidence.cart, ~evidence.cart), strict=True))
+    kinds = (mask for each in (evidence.revisit, evidence.head, evidence.fresh) for mask in (each, ~each))
+    targets = dict(zip(ASKED, kinds, strict=True))
     result: dict[str, Float64] = {}
-    whole = _against(evidence, everything, k)
+    whole = _against(evidence, everything, k, of)
     for name, mask in queries.items():
         result |= {f"cohort/{name}/{what}": np.where(mask, each, np.nan) for what, each in whole.items() if mask.any()}
     for name, mask in targets.items():
         if mask.any():
-            result |= {f"cohort/{name}/{what}": each for what, each in _against(evidence, mask, k).items()}
+            result |= {f"cohort/{name}/{what}": each for what, each in _against(evidence, mask, k, of).items()}
     return result
 
 
-def _against(evidence: Evidence, targets: Mask, k: int) -> dict[str, Float64]:
+def _against(evidence: Evidence, targets: Mask, k: int, of: Sequence[str]) -> dict[str, Float64]:
     part = metrics.split_truth(evidence.truth, targets)
-    got = metrics.per_query(evidence.ranking, part, [k])
     asked = part.count > 0
     each = {
-        f"hit_rate_at_{k}": got[f"hit_rate_at_{k}"],
-        f"ndcg_at_{k}": got[f"ndcg_at_{k}"],
-        "candidate_recall": evidence.share(evidence.pooled, targets),
-        f"ceiling_hit_rate_at_{k}": evidence.any(evidence.pooled & targets).astype(np.float64),
+        **_at(evidence.ranking, part, k, of),
+        CANDIDATE_RECALL: evidence.share(evidence.pooled, targets),
+        _ceiling(k): evidence.any(evidence.pooled & targets).astype(np.float64),
     }
     return {name: np.where(asked, value, np.nan) for name, value in each.items()}
 
 
-def document(evidence: Evidence, figures: Mapping[str, Float64], found: Intervals, k: int) -> dict[str, Any]:
+def document(evidence: Evidence, figures: Mapping[str, Float64], found: Intervals, k: int, of: Sequence[str]) -> dict[str, Any]:
     """The diagnosis as plain values for `diagnosis.json`; `found` holds the interval of every figure by its name."""
-    names = (f"hit_rate_at_{k}", f"ndcg_at_{k}")
     furthest = np.bincount(stage(evidence, k), minlength=len(STAGES)).tolist()
     spent = attribution.milliseconds_per_marginal_hit(evidence)
     return {
         "format": FORMAT,
         "k": k,
+        "metrics": list(of),
         "budget": evidence.budget,
         "depth": evidence.depth,
         "queries": len(evidence),
@@ -191,17 +221,14 @@ def document(evidence: Evidence, figures: Mapping[str, Float64], found: Interval
                 "ceiling": plain(found[f"ceiling/{name}"]),
                 "efficiency": plain(found[f"efficiency/{name}"]),
             }
-            for name in names
+            for name in (f"{metric}_at_{k}" for metric in of)
         },
         "recall_curve": [{"k": d, "recall": plain(found[f"curve/recall_at_{d}"])} for d in CURVE if d <= evidence.depth],
         "attribution": {
             "sources": [
                 {
                     "name": name,
-                    **{
-                        what: plain(found[f"attribution/{name}/{what}"])
-                        for what in ("solo", "exclusive", "leave_one_out", "shapley")
-                    },
+                    **{what: plain(found[f"attribution/{name}/{what}"]) for what in attribution.NAMES},
                     "seconds": evidence.seconds.get(name),
                     "ms_per_marginal_hit": spent.get(name),
                 }
@@ -209,22 +236,17 @@ def document(evidence: Evidence, figures: Mapping[str, Float64], found: Interval
             ],
             "jaccard": attribution.jaccard(evidence.found_by).round(4).tolist(),
         },
-        "cohorts": _cohort_rows(figures, found, k),
+        "cohorts": _cohort_rows(figures, found, k, of),
     }
 
 
-def _cohort_rows(figures: Mapping[str, Float64], found: Intervals, k: int) -> list[dict[str, Any]]:
-    columns = {
-        "hit_rate": f"hit_rate_at_{k}",
-        "ndcg": f"ndcg_at_{k}",
-        "recall": "candidate_recall",
-        "ceiling": f"ceiling_hit_rate_at_{k}",
-    }
+def _cohort_rows(figures: Mapping[str, Float64], found: Intervals, k: int, of: Sequence[str]) -> list[dict[str, Any]]:
+    columns = {name: f"{name}_at_{k}" for name in of} | {CANDIDATE_RECALL: CANDIDATE_RECALL, "ceiling": _ceiling(k)}
     cohorts = dict.fromkeys(name.rpartition("/")[0] for name in figures if name.startswith("cohort/"))
     rows = []
     for cohort in cohorts:
         _, group, name = cohort.split("/")
-        count = int(np.isfinite(figures[f"{cohort}/candidate_recall"]).sum())
+        count = int(np.isfinite(figures[f"{cohort}/{CANDIDATE_RECALL}"]).sum())
         figure = {short: plain(found[f"{cohort}/{metric}"]) for short, metric in columns.items()}
         rows.append({"group": group, "name": name.replace("_", " "), "queries": count, **figure})
     return rows

@@ -159,18 +159,19 @@ def mean_intervals(values: Float64, cluster: npt.ArrayLike | None = None, seed: 
     return result
 
 
-def paired(
-    a: npt.ArrayLike, b: npt.ArrayLike, cluster: npt.ArrayLike | None = None, *, seed: int = 0, bounds: Bounds | None = (-1, 1)
-) -> Comparison:
+def paired(a: npt.ArrayLike, b: npt.ArrayLike, cluster: npt.ArrayLike | None = None, *, seed: int = 0) -> Comparison:
     """Compare values of the same queries (`float[q]` each) under two runs; `cluster` names the user of each query.
 
-    The interval comes from `bootstrap`, the p-value from flipping signs, which holds its level however few queries differ.
+    The interval comes from `bootstrap`, with bounds unless a value leaves [0, 1]. The p-value comes from flipping signs, which
+    holds its level however few queries differ.
     Raises `ValueError` for runs of different length or of no query.
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1 or not len(first):
         raise ValueError(f"wanted two runs over the same queries, found shapes {first.shape} and {second.shape}")
     change = second - first
+    inside = min(first.min(), second.min()) >= 0 and max(first.max(), second.max()) <= 1
+    bounds: Bounds | None = (-1.0, 1.0) if inside else None
     [interval] = bootstrap(change, cluster, bounds=bounds, seed=seed)
     _, user = np.unique(np.arange(len(change)) if cluster is None else np.asarray(cluster), return_inverse=True)
     of_user = np.bincount(user, weights=change)

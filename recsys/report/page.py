@@ -7,11 +7,9 @@ from typing import Any
 import yaml
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 
+from recsys.evaluation.measured import FINAL, FIRST, KINDS, Measured
 from recsys.report.terminal import heading
 from recsys.runs import RunFolder
-
-RESULTS = ("hit_rate_at_10", "ndcg_at_10", "mrr_at_10", "recall_at_10")
-"""Columns of the table of results, where a run has them."""
 
 COLOURS = {
     "cold_item": "#999999",
@@ -37,7 +35,6 @@ BEYOND = {
 }
 """What customers and merchants see of the lists, in words."""
 
-SYSTEMS_FIRST = ("two_stage", "retrieval")
 MOST_FEATURES = 20
 WIDTH, HEIGHT = 340, 210
 """Of the one chart that is a drawing, in the pixels of a phone."""
@@ -52,7 +49,7 @@ def write(run: RunFolder) -> Path:
 
 def render(run: RunFolder) -> str:
     """The page of a run. Parts that the run left nothing for are not there."""
-    metrics, diagnosis = run.metrics, run.diagnosis
+    metrics, diagnosis, measured = run.metrics, run.diagnosis, run.measured
     beyond = diagnosis.get("beyond", {})
     return (
         _environment()
@@ -63,16 +60,18 @@ def render(run: RunFolder) -> str:
             metrics=metrics,
             diagnosis=diagnosis,
             certificate=run.certificate,
-            results=results(metrics),
-            resolution=metrics.get("mde/two_stage/hit_rate_at_10"),
-            parts=[(kind, results(metrics, f"{kind}/")) for kind in ("revisit", "discovery")],
+            results=results(metrics, measured),
+            leading=measured.leading,
+            resolution=metrics.get(f"mde/{FINAL}/{measured.leading}"),
+            parts=[(kind, results(metrics, measured, f"{kind}/")) for kind in KINDS],
+            diagnosed=measured.diagnosed,
             curve=curve(diagnosis.get("recall_curve", []), run.config.get("candidates")),
             importance=importance(run.about.get("importance", {})),
             seconds={name.removeprefix("seconds/"): value for name, value in metrics.items() if name.startswith("seconds/")},
             config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
             colours=COLOURS,
             beyond=BEYOND,
-            systems=[name for name in SYSTEMS_FIRST if name in beyond] + [name for name in beyond if name not in SYSTEMS_FIRST],
+            systems=[name for name in dict.fromkeys((FINAL, FIRST, *beyond)) if name in beyond],
         )
     )
 
@@ -82,11 +81,10 @@ def render_comparison(values: Mapping[str, Any]) -> str:
     return _environment().get_template("comparison.html").render(values=values)
 
 
-def results(metrics: Mapping[str, float], part: str = "") -> dict[str, Any]:
+def results(metrics: Mapping[str, float], measured: Measured, part: str = "") -> dict[str, Any]:
     """The table of results: columns, and a row a system with value and bounds; `part` is `revisit/` or `discovery/`."""
-    columns = [metric for metric in RESULTS if f"two_stage/{part}{metric}" in metrics]
-    judged = dict.fromkeys(name.partition("/")[0] for name in metrics if "/filled_at_" in name and name.count("/") == 1)
-    systems = [system for system in judged if columns and f"{system}/{part}{columns[0]}" in metrics]
+    columns = [metric for metric in measured.shown if f"{FINAL}/{part}{metric}" in metrics]
+    systems = [system for system in measured.systems if columns and f"{system}/{part}{columns[0]}" in metrics]
     best = {column: max(metrics.get(f"{system}/{part}{column}", 0) for system in systems) for column in columns}
     rows = []
     for system in systems:
@@ -160,7 +158,7 @@ def _environment() -> Environment:
 
 def metric_name(name: str) -> str:
     """`retrieval/ndcg_at_10` as a person writes it; the two stages go without saying."""
-    return heading(name.removeprefix("two_stage/"))
+    return heading(name.removeprefix(f"{FINAL}/"))
 
 
 def chance(p: float) -> str:

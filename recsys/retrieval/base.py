@@ -37,6 +37,11 @@ class Retriever(Component, ABC):
     def retrieve(self, queries: Queries, k: int) -> Ranking:
         """The `k` best items of each query; shorter lists are padded with −1."""
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What its candidates may be labelled with: the `sources` of its pools."""
+        return (self.name,)
+
     def pool(self, queries: Queries, k: int) -> CandidatePool:
         """Up to `k` candidates a query, with the evidence for each."""
         return CandidatePool.from_rankings({self.name: self.retrieve(queries, k)})

@@ -92,6 +92,11 @@ class Hybrid(Retriever):
         self.weight = {name: self.weights.get(name, 1.0) for name in self.sources}
         self.plan: Plan = [(name, quotas[name]) for name in self.sources if name in quotas]
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The sources, and those that only fill short lists."""
+        return tuple(self.asked)
+
     def fit(self, past: Shop) -> None:
         """Fit every source; where something is to be learned, first on the past of the stretch to learn from."""
         self._as_configured()

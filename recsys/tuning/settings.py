@@ -19,7 +19,8 @@ class StageSettings(Component):
 
     over: list[str] = Field(min_length=1)
     """The parts of the config that it searches."""
-    objectives: list[str] = Field(min_length=1)
+    objectives: Annotated[list[str], Field(min_length=1)] | None
+    """None stands for the leading metric of the two stages, see `Evaluation.shown`."""
     overrides: list[str]
     """What its trials change beside."""
 

@@ -24,7 +24,8 @@ from rich.console import Console
 from recsys.component import construct
 from recsys.digest import digest
 from recsys.errors import ConfigError, nearest
-from recsys.experiment import Parts
+from recsys.evaluation.measured import FINAL
+from recsys.experiment import Parts, objective_of
 from recsys.judging import Evaluation
 from recsys.tracking import Run, Tracker
 from recsys.tuning import results, space, syntax, validation
@@ -85,6 +86,7 @@ class OptunaSweeper(Sweeper):
         self.draws: dict[str, Any] = base["sweep"]["sampler"]
         self.pruner = instantiate(base["sweep"]["pruner"])
         parts = Parts.of(base)
+        objective_of(parts, base)
         stages = self._stages(keys)
         spaces = [self._space(stage, keys, ()) for stage in stages]
         for each in spaces:
@@ -258,10 +260,16 @@ class OptunaSweeper(Sweeper):
             evaluation: Evaluation = construct(config["evaluation"], "evaluation")
             known = validation.names(evaluation, config["candidates"])
             objectives = []
-            for wanted in (self.settings.objectives if name == last else None) or given.objectives:
+            leading = f"{FINAL}/{evaluation.measured.leading}"
+            chosen = self.settings.objectives if name == last else None
+            for wanted in chosen or given.objectives or [leading]:
                 found = validation.full_name(wanted, evaluation, known)
                 if found is None:
-                    raise ConfigError(f"sweep.objectives: a trial of {name} logs no {wanted!r}.{nearest(wanted, known)}")
+                    key = "sweep.objectives" if chosen else f"sweep.stages.{name}.objectives"
+                    raise ConfigError(
+                        f"{key}: a trial of {name} logs no {wanted!r}.{nearest(wanted, known)} null stands for"
+                        f" {'those of its stage' if chosen else leading}."
+                    )
                 objectives.append(found)
             directions = (self.settings.directions if name == last else None) or [
                 "minimize" if each in validation.SMALLER else "maximize" for each in objectives

@@ -9,6 +9,7 @@ import pandas as pd
 from recsys.errors import ConfigError
 from recsys.evaluation import beyond, metrics
 from recsys.evaluation.evidence import Past
+from recsys.evaluation.measured import FINAL, FIRST
 from recsys.judging import Evaluation
 from recsys.recommender import TwoStageRecommender
 from recsys.shop.pools import Ranking
@@ -17,11 +18,7 @@ from recsys.shop.splits import Fold, Split, Task, _milliseconds
 from recsys.stages import Stages
 
 LATENCY = "latency_ms"
-BEYOND = "beyond/two_stage/"
-BEYOND_NAMES = (
-    *("unseen", "repeat", "self_information", "long_tail", "serendipity", "popularity_lift"),
-    *("diversity_category", "diversity_covisitation", "coverage", "gini"),
-)
+BEYOND = f"beyond/{FINAL}/"
 SMALLER = (LATENCY, f"{BEYOND}gini", f"{BEYOND}popularity_lift")
 """Metrics that are the better the smaller."""
 
@@ -63,14 +60,20 @@ def validation_folds(
 
 def names(evaluation: Evaluation, candidates: int) -> list[str]:
     """The metrics that `judge` can give."""
-    systems = [f"{system}/{name}" for system in ("two_stage", "retrieval") for name in metrics.names(evaluation.ks)]
+    systems = [f"{system}/{name}" for system in (FINAL, FIRST) for name in evaluation.measured.names]
     recall = [f"candidates/recall_at_{k}" for k in evaluation.candidate_ks if k <= candidates]
-    return [*systems, *recall, "candidates/count", *(f"{BEYOND}{name}" for name in BEYOND_NAMES), LATENCY]
+    return [
+        *systems,
+        *recall,
+        "candidates/count",
+        *(f"{BEYOND}{name}" for name in (*beyond.PER_QUERY, *beyond.OF_ALL)),
+        LATENCY,
+    ]
 
 
 def full_name(name: str, evaluation: Evaluation, known: Collection[str]) -> str | None:
     """The metric that a short name means: `ndcg_at_10` is of `two_stage`, `long_tail_at_10` beyond accuracy."""
-    meant = (name, f"two_stage/{name}", f"{BEYOND}{name.removesuffix(f'_at_{evaluation.k}')}")
+    meant = (name, f"{FINAL}/{name}", f"{BEYOND}{name.removesuffix(f'_at_{evaluation.k}')}")
     return next((each for each in meant if each in known), None)
 
 
@@ -91,21 +94,24 @@ def judge(
     with stages("rank"):
         ranked = pool.order(recommender.ranker.score(features), max(ks))
     seconds = stages.last + sum(recommender.seconds.values())
-    values = {f"two_stage/{name}": each for name, each in metrics.per_query(ranked, task.truth, ks).items()}
-    values |= {f"retrieval/{k}": v for k, v in metrics.per_query(pool.retrieved(max(ks)), task.truth, ks).items()}
+    past = recommender.past
+    assert past is not None
+    values: dict[str, metrics.Float64] = {}
+    for system, lists in ((FINAL, ranked), (FIRST, pool.retrieved(max(ks)))):
+        of_system = metrics.per_query(lists, task.truth, ks, evaluation.functions, past)
+        values |= {f"{system}/{name}": each for name, each in of_system.items()}
     if within := [k for k in evaluation.candidate_ks if k <= recommender.candidates]:
         values |= {f"candidates/{name}": each for name, each in metrics.candidate_recall(pool, task.truth, within).items()}
     values["candidates/count"] = np.diff(pool.indptr).astype(np.float64)
     result = metrics.mean(values) | {LATENCY: 1000 * seconds / max(len(task.queries), 1)}
     if any(name.startswith(BEYOND) for name in wanted):
-        result |= _beyond(recommender, ranked, task, evaluation)
+        result |= _beyond(past, ranked, task, evaluation)
     return result
 
 
-def _beyond(recommender: TwoStageRecommender, ranked: Ranking, task: Task, evaluation: Evaluation) -> dict[str, float]:
+def _beyond(past: Shop, ranked: Ranking, task: Task, evaluation: Evaluation) -> dict[str, float]:
     """Beyond accuracy, NaN where no query defines it; serendipity is over the popularity baseline, where there is one."""
-    past, lists = recommender.past, ranked.top(evaluation.k)
-    assert past is not None
+    lists = ranked.top(evaluation.k)
     shop, expected = Past.of(past, task.queries.time), lists.top(0)
     if popularity := evaluation.baselines.get("popularity"):
         popularity.fit(past)

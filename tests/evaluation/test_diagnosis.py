@@ -114,11 +114,11 @@ def test_the_waterfall_adds_up_and_no_stage_gives_back(seen: Evidence, k: int):
 
 @given(cases(), st.integers(1, 4))
 def test_no_order_of_the_candidates_beats_the_ceiling(seen: Evidence, k: int):
-    figures = diagnosis.values(seen, k)
+    figures = diagnosis.values(seen, k, metrics.RELEVANCE)
     got = metrics.per_query(seen.ranking, seen.truth, [k])
-    for name in (f"hit_rate_at_{k}", f"ndcg_at_{k}"):
+    for name in (f"{metric}_at_{k}" for metric in metrics.RELEVANCE):
         assert (got[name] <= figures[f"ceiling/{name}"] + 1e-12).all()
-    for ratio, _ in diagnosis.efficiency(seen, figures, k).values():
+    for ratio, _ in diagnosis.efficiency(seen, figures, k, metrics.RELEVANCE).values():
         assert np.nanmax(ratio, initial=0) <= 1
 
 
@@ -127,11 +127,11 @@ def test_the_ceiling_puts_the_best_candidates_first():
     graded = Truth(np.array([0, 3]), np.array([1, 2, 3], np.int32), np.array([1, 4, 2], np.float32))
     pool = CandidatePool.from_rankings({"s": ranking([[0, 1, 3]], 4)})
     seen = Evidence.collect(past, queries, graded, pool, pool, ranking([[0, 1, 3]], 4), budget=4, depth=4)
-    figures = diagnosis.values(seen, k=2)
+    figures = diagnosis.values(seen, 2, ["ndcg"])
     best, all_of_it = 2 + 1 / log2(3), 4 + 2 / log2(3)
     assert figures["ceiling/ndcg_at_2"].tolist() == pytest.approx([best / all_of_it])
     got = (1 / log2(3)) / all_of_it
-    ratio, weight = diagnosis.efficiency(seen, figures, k=2)["efficiency/ndcg_at_2"]
+    ratio, weight = diagnosis.efficiency(seen, figures, 2, ["ndcg"])["efficiency/ndcg_at_2"]
     assert (ratio * weight).tolist() == pytest.approx([got])
 
 
@@ -205,7 +205,7 @@ def test_what_only_one_source_found_is_lost_without_it(seen: Evidence):
 def test_cohorts_split_queries_and_targets():
     histories = [[(0, VIEW)], [(1, ADDTOCART), (1, VIEW)], [(2, ADDTOCART), (2, TRANSACTION), (3, VIEW)]]
     seen = evidence([[0], [2], [3, 4]], {"s": [[0], [0], [3]]}, [[0], [0], [3]], budget=2, histories=histories)
-    figures = diagnosis.values(seen, k=1)
+    figures = diagnosis.values(seen, 1, ["hit_rate"])
 
     def cohort(name: str) -> list[float | None]:
         return [None if np.isnan(v) else v for v in figures[f"cohort/{name}/hit_rate_at_1"].tolist()]
@@ -221,7 +221,7 @@ def test_folds_pool_to_what_their_queries_give_together():
     one = evidence([[0], [1]], {"a": [[0], [0]]}, [[0], [0]], budget=1)
     two = evidence([[2, 3]], {"a": [[3, 2]]}, [[3]], budget=1)
     pooled = Evidence.concat([one, two])
-    parts = [diagnosis.values(each, 1) for each in (one, two)]
-    for name, value in diagnosis.values(pooled, 1).items():
+    parts = [diagnosis.values(each, 1, ["hit_rate"]) for each in (one, two)]
+    for name, value in diagnosis.values(pooled, 1, ["hit_rate"]).items():
         if all(name in part for part in parts):
             np.testing.assert_array_equal(value, np.concatenate([part[name] for part in parts]))

@@ -1,19 +1,25 @@
 """Metrics against hand-worked examples, ranx, scikit-learn and what has to hold for any data."""
 
+import sys
 from collections.abc import Callable, Iterator
 from math import isnan, log2
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.evaluation import metrics
 from recsys.shop import ragged
+from recsys.shop.catalogue import Catalogue
+from recsys.shop.events import EventLog
 from recsys.shop.pools import CandidatePool, Ranking
 from recsys.shop.queries import Queries, Truth
+from recsys.shop.shop import Shop
 
 Grades = dict[int, float]
 Case = tuple[list[list[int]], list[Grades]]
@@ -121,6 +127,15 @@ class TestNames:
     def test_a_cutoff_that_is_none_is_refused(self, ask: Callable, ks: tuple) -> None:
         with pytest.raises(ConfigError, match=f"cutoff k .*found {ks[-1]!r}" if ks else "at least one cutoff"):
             ask(ks)
+
+    @pytest.mark.parametrize("name", metrics.BUILT_IN)
+    def test_one_metric_alone_has_the_values_that_it_has_among_all(self, name: str) -> None:
+        lists, truth = ranking_of([[7, 3, 8, 5], [1], []]), truth_of([{3: 1, 5: 3, 6: 2}, {1: 1}, {2: 1}])
+        alone = metrics.per_query(lists, truth, (1, 4, 9), metrics.load([name]))
+        every = metrics.per_query(lists, truth, (1, 4, 9))
+        assert list(alone) == [f"{name}_at_{k}" for k in (1, 4, 9)]
+        for key, values in alone.items():
+            np.testing.assert_array_equal(values, every[key])
 
     def test_different_queries_are_refused(self) -> None:
         two = truth_of([{1: 1}, {1: 1}])
@@ -314,6 +329,84 @@ class TestParts:
         assert metrics.mean(value, where=revisits.count > 0)["recall_at_1"] == 1 / 2
         assert isnan(metrics.mean(value, where=np.zeros(3, dtype=bool))["recall_at_1"])
 
+    @pytest.mark.parametrize("name", metrics.BUILT_IN)
+    def test_one_metric_alone_has_the_values_that_it_has_among_all(self, name: str) -> None:
+        lists, truth = ranking_of([[7, 3, 8, 5], [1], []]), truth_of([{3: 1, 5: 3, 6: 2}, {1: 1}, {2: 1}])
+        alone = metrics.per_query(lists, truth, (1, 4, 9), metrics.load([name]))
+        every = metrics.per_query(lists, truth, (1, 4, 9))
+        assert list(alone) == [f"{name}_at_{k}" for k in (1, 4, 9)]
+        for key, values in alone.items():
+            np.testing.assert_array_equal(values, every[key])
+
     def test_different_queries_are_refused(self) -> None:
         with pytest.raises(ValueError, match="truth is of 1 queries"):
             metrics.revisit(self.queries, truth_of([{1: 1}]))
+
+
+OWN = """
+import numpy as np
+from recsys.evaluation.metrics import precision
+
+LIMIT = 3
+
+def spent(lists):
+    price = np.append(np.nan_to_num(lists.past.catalogue.price), 0)
+    return (price[lists.item] * lists.hit).cumsum(axis=1)
+
+def of_a_query(lists):
+    return lists.hits[:, -1]
+
+def undefined(lists):
+    return lists.hits / lists.relevant
+
+def broken(lists):
+    return lists.items
+"""
+
+
+class TestOnesOwn:
+    @pytest.fixture(autouse=True)
+    def module(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        (tmp_path / "shop_of_mine").mkdir()
+        (tmp_path / "shop_of_mine" / "measures.py").write_text(OWN)
+        monkeypatch.syspath_prepend(tmp_path)
+        yield
+        for name in ("shop_of_mine", "shop_of_mine.measures"):
+            sys.modules.pop(name, None)
+
+    def test_a_function_is_a_metric_by_its_dotted_path(self) -> None:
+        chosen = metrics.load(["recall", "shop_of_mine.measures.spent", "shop_of_mine.measures.precision"])
+        assert list(chosen) == ["recall", "spent", "precision"]
+        log = EventLog.build(np.zeros(3), np.arange(3), np.zeros(3, np.int8), np.arange(3))
+        changes = pd.DataFrame({"item": np.arange(3), "time": 0, "property": "cost", "value": ["2", "3.5", "10"]})
+        past = Shop(log, Catalogue.build(log.items, log.item_born, changes, price="cost"))
+        lists, truth = ranking_of([[1, 2, 0], [0]]), truth_of([{0: 1, 1: 1, 7: 1}, {1: 1}])
+        value = metrics.per_query(lists, truth, (1, 3, 5), chosen, past)
+        assert {name: each.tolist() for name, each in value.items() if name.startswith("spent")} == {
+            "spent_at_1": [3.5, 0],
+            "spent_at_3": [5.5, 0],
+            "spent_at_5": [5.5, 0],
+        }
+        assert value["precision_at_1"].tolist() == [1, 0]
+
+    @pytest.mark.parametrize(
+        ("names", "told"),
+        [
+            (["hitrate"], r"no metric is called 'hitrate'.*Did you mean 'hit_rate'"),
+            (["shop_of_mine.measure.spent"], r"cannot import 'shop_of_mine.measure'"),
+            (["shop_of_mine.measures.spend"], r"has no function 'spend'. Did you mean 'spent'"),
+            (["shop_of_mine.measures.LIMIT"], r"has no function 'LIMIT'"),
+            (["precision", "shop_of_mine.measures.precision"], r"wanted names that differ, found 'precision' twice"),
+            (["shop_of_mine.measures.of_a_query"], r"of shape \(2, 3\), found \(2,\)"),
+            (["shop_of_mine.measures.undefined"], r"undefined: wanted a number for every query and place, found nan"),
+            (["shop_of_mine.measures.broken"], r"tried on two lists of three places: AttributeError: .*'items'"),
+        ],
+    )
+    @pytest.mark.filterwarnings("ignore:invalid value")
+    def test_a_mistake_is_told_before_anything_is_measured(self, names: list[str], told: str) -> None:
+        with pytest.raises(ConfigError, match=rf"^evaluation\.metrics: .*{told}"):
+            metrics.load(names)
+
+    def test_a_value_that_is_no_number_is_refused(self) -> None:
+        with pytest.raises(DataError, match="odd: wanted a number for every query and place, found inf"):
+            metrics.per_query(ranking_of([[1]]), truth_of([{1: 1}]), (1,), {"odd": lambda lists: lists.hits + np.inf})

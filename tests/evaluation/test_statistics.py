@@ -139,6 +139,9 @@ def test_a_comparison_counts_and_measures():
     assert (found.improved, found.worse, found.unchanged) == (2, 1, 1)
     assert found.difference.value == pytest.approx(0.75 / 4)
     assert found.mde == minimum_detectable_effect(found.difference)
+    euros = paired([0, 50, 100, 0], [100, 50, 50, 25])
+    assert euros.difference.value == pytest.approx(100 * found.difference.value)
+    assert euros.difference.low < -20 < 60 < euros.difference.high, "nothing bounds what may leave [0, 1]"
     back = paired([1, 0.5, 0.5, 0.25], [0, 0.5, 1, 0])
     assert (back.difference.value, back.p_value) == (pytest.approx(-0.75 / 4), found.p_value)
 

@@ -96,7 +96,7 @@ def judged(
         test = split.test_task(dataset, fold.test)
         recommender.fit(dataset, test.window.cutoff)
         folds.append(judge_fold(evaluation, recommender, dataset, test, Stages(), number))
-    return summarise(folds, 10, seed=0)
+    return summarise(evaluation, folds, seed=0)
 
 
 CASES = {

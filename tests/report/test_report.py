@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from recsys.evaluation.measured import Measured
 from recsys.report import page
 from recsys.runs import RunFolder
 
@@ -22,19 +23,21 @@ def interval(value: float, low: float | None = None, high: float | None = None) 
 
 
 METRICS = {
-    "popularity/hit_rate_at_10": 0.1,
-    "popularity/filled_at_10": 1.0,
+    "popularity/ndcg_at_10": 0.05,
     "two_stage/hit_rate_at_10": 0.8125,
     "two_stage/ndcg_at_10": 0.5,
-    "two_stage/filled_at_10": 1.0,
     "two_stage/revisit/hit_rate_at_10": 0.9,
     "interval/two_stage/hit_rate_at_10/low": 0.701,
     "interval/two_stage/hit_rate_at_10/high": 0.899,
-    "mde/two_stage/hit_rate_at_10": 0.157,
+    "mde/two_stage/ndcg_at_10": 0.157,
     "ceiling/hit_rate_at_10": 0.95,
     "queries/count": 40.0,
     "queries/with_revisit_target": 32.0,
     "seconds/ranker_fit": 6.02,
+}
+CONFIG = {
+    "candidates": 100,
+    "evaluation": {"ks": [5, 10], "candidate_ks": [10, 100], "baselines": {"popularity": {"_target_": "…"}}},
 }
 DIAGNOSIS = {
     "format": 1,
@@ -90,7 +93,7 @@ CERTIFICATE = {
 
 def folder(path: Path, **files: dict[str, Any]) -> RunFolder:
     path.mkdir(exist_ok=True)
-    (path / "config.yaml").write_text(yaml.safe_dump(files.pop("config", {"candidates": 100})))
+    (path / "config.yaml").write_text(yaml.safe_dump(CONFIG | files.pop("config", {})))
     files.setdefault("metrics", METRICS)
     for name, values in files.items():
         (path / f"{'run' if name == 'about' else name}.json").write_text(json.dumps(values))
@@ -191,10 +194,9 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     diagnosis["beyond"] = {HOSTILE: {"unseen": interval(0.5)}}
     certificate = hostile(CERTIFICATE) | {"clean": True}
     certificate["checks"][0]["outcome"] = "pass"
-    metrics = {**METRICS, f"{HOSTILE}/hit_rate_at_10": 0.5, f"{HOSTILE}/filled_at_10": 1.0, f"seconds/{HOSTILE}": 1.0}
-    run = folder(
-        tmp_path / "run", about=about, diagnosis=diagnosis, certificate=certificate, metrics=metrics, config={"key": HOSTILE}
-    )
+    metrics = {**METRICS, f"{HOSTILE}/ndcg_at_10": 0.5, f"seconds/{HOSTILE}": 1.0}
+    config = {"key": HOSTILE, "evaluation": CONFIG["evaluation"] | {"baselines": {HOSTILE: {}}}}
+    run = folder(tmp_path / "run", about=about, diagnosis=diagnosis, certificate=certificate, metrics=metrics, config=config)
     html = page.render(run)
     checker = parsed(html)
     assert "script" not in checker.tags
@@ -253,11 +255,23 @@ def test_importance_is_shared_out() -> None:
 
 
 def test_the_best_of_each_column_stands_out() -> None:
-    table = page.results(METRICS)
-    assert table["columns"] == ["HitRate@10", "NDCG@10"]
+    table = page.results(METRICS, Measured.of(CONFIG["evaluation"]))
+    assert table["columns"] == ["NDCG@10", "HitRate@10"]
     assert [system for system, _ in table["rows"]] == ["popularity", "two-stage"]
     assert [[cell["best"] for cell in cells] for _, cells in table["rows"]] == [[False, False], [True, True]]
     assert table["rows"][0][1][1]["value"] is None
+
+
+def test_the_columns_are_those_that_the_run_says_it_shows(tmp_path: Path) -> None:
+    metrics = {
+        f"{system}/{name}": 0.25 for system in ("popularity", "two_stage") for name in ("mrr_at_5", "basket_value_at_10")
+    }
+    about = {"mde/two_stage/mrr_at_5": 0.031}
+    chosen = {"metrics": ["mrr", "my_shop.metrics.basket_value"], "shown": ["mrr_at_5", "basket_value_at_10"]}
+    config = {"evaluation": CONFIG["evaluation"] | chosen}
+    text = parsed(page.render(folder(tmp_path / "run", metrics=metrics | about, config=config))).text
+    assert "system MRR@5 Basket value@10 popularity 0.2500 0.2500 two-stage 0.2500 0.2500" in re.sub(r"\s+", " ", text)
+    assert "A change of MRR@5 by less than 0.031" in text
 
 
 def test_the_same_run_gives_the_same_page(run: RunFolder) -> None:
@@ -281,15 +295,19 @@ def test_a_comparison_has_a_page() -> None:
     target = {"item": HOSTILE, "first": 0, "second": 3, "stage": "retrieval", "by": "als"}
     other = {
         "name": HOSTILE,
+        "leading": "two_stage/ndcg_at_5",
+        "k": 5,
         "verdict": "b is better",
         "metrics": [row],
         "causes": [{"gained": False, "stage": "ranking", "by": HOSTILE, "targets": 2}],
         "changed": [{"user": HOSTILE, "fold": 0, "first": 0.0, "second": 0.5, "targets": [target]}],
         "settings": {"ranker.trees": ["1", "2"]},
     }
-    values = {"k": 10, "first": {"name": HOSTILE, "queries": 10}, "others": [other, copy.deepcopy(other)]}
+    values = {"first": {"name": HOSTILE, "queries": 10}, "others": [other, copy.deepcopy(other)]}
     checker = parsed(page.render_comparison(values))
     assert "script" not in checker.tags
     assert "+0.1000" in checker.text
+    assert "among the first 5 of one run only" in checker.text
+    assert "NDCG@5" in checker.text
     assert "-2" in checker.text
     assert "– → 3 (retrieval, als)" in checker.text

@@ -171,6 +171,17 @@ def test_several_objectives_give_a_front(home):
             assert row[which] == pytest.approx(json.loads((Path(found[which]) / "metrics.json").read_text())[row["metric"]])
 
 
+def test_the_objective_is_the_leading_metric_of_what_is_measured(home):
+    judged = ("evaluation.ks=[5,20]", "evaluation.metrics=[ndcg,precision,filled]")
+    options = ("sweep=ranking", "sweep.trials=2", "sweep.folds=1", "sweep.study=leading", "tracking=none")
+    done = train(home, "-m", *TINY, *judged, *options)
+    assert done.returncode == 0, done.stderr
+    study = optuna.load_study(study_name="leading", storage=f"sqlite:///{home / 'optuna.db'}")
+    assert study.user_attrs["objectives"] == ["two_stage/ndcg_at_20"]
+    [row] = study.user_attrs["test"]["rows"]
+    assert row["metric"] == "two_stage/ndcg_at_20"
+
+
 @pytest.mark.slow
 def test_trials_run_beside_each_other_with_the_joblib_launcher(home):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
@@ -193,6 +204,15 @@ def test_trials_run_beside_each_other_with_the_joblib_launcher(home):
     ("arguments", "told"),
     [
         (("sweep=ranking", "sweep.objectives=[two_stage/ndcg_at_11]"), "a trial of ranking logs no 'two_stage/ndcg_at_11'"),
+        (
+            ("sweep=ranking", "evaluation.ks=[5,20]", "sweep.objectives=[ndcg_at_10]"),
+            "sweep.objectives: a trial of ranking logs no 'ndcg_at_10'. Did you mean",
+        ),
+        (
+            ("sweep=retrieval", "candidates=100"),
+            "sweep.stages.retrieval.objectives: a trial of retrieval logs no 'candidates/recall_at_200'. Did you mean",
+        ),
+        (("sweep=ranking", "optimized_metric=two_stage/ndgc_at_10"), "Did you mean 'two_stage/ndcg_at_10'"),
         (("sweep=ranking", "sweep.directions=upwards"), "sweep.directions.0: Input should be 'maximize' or 'minimize'"),
         (("sweep=ranking", "sweep.directions=[maximize,minimize]"), "sweep.directions: wanted one for each of 1 objectives"),
         (("sweep=ranking", "sweep.trials=0"), "sweep.trials: Input should be greater than 0, found 0"),
