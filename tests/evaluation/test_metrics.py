@@ -17,6 +17,7 @@ from recsys.evaluation import metrics
 from recsys.shop import ragged
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
+from recsys.shop.kinds import RETAIL
 from recsys.shop.pools import CandidatePool, Ranking
 from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
@@ -308,6 +309,7 @@ class TestParts:
         item=np.array([5, 2, 5, 7], dtype=np.int32),
         kind=np.zeros(4, dtype=np.int8),
         event_time=np.array([1, 2, 3, 4]),
+        kinds=RETAIL,
     )
     truth = truth_of([{2: 1, 3: 2, 7: 3}, {5: 1}, {5: 1, 7: 2}])
 
