@@ -116,8 +116,7 @@ plt.show()
 # Here are the first candidates of one query, in the order in which retrieval has them.
 
 # %%
-families = {"source": features.Source(), "user_item": features.UserItem(), "item": features.Item(), "user": features.User()}
-described = features.FeatureSet(families=list(families), definitions=families)
+described = features.FeatureSet(families=["source", "user_item", "item", "user"])
 described.fit(dataset.before(cutoff))
 first = pool.block(0, 1).top(8)
 matrix = described.compute(first, test.queries.block(0, 1))
@@ -134,7 +133,7 @@ print(f"{len(matrix.names)} features; rank 0: not proposed by this source")
 # learn the order. Then the first stage is fitted once more, at the test cutoff.
 
 # %%
-ranker = LambdaRank(trees=200, learning_rate=0.1, leaves=15)
+ranker = LambdaRank(trees=200, leaves=15)
 model = TwoStageRecommender(hybrid, described, ranker, candidates=200)
 model.fit(dataset, cutoff, labels)
 pool = model.pool(test.queries)

@@ -55,17 +55,16 @@ split = Split(label_cutoffs=2)
 fold = split.fold(dataset)
 test = split.test_task(dataset, fold.test)
 labels = [split.label_task(dataset, window) for window in fold.labels]
-families = {"source": features.Source(), "user_item": features.UserItem(), "item": features.Item(), "user": features.User()}
 evaluation = Evaluation(
     candidate_ks=[10, 20, 50, 100, 200, 500],
-    baselines={"popularity": retrieval.Popularity(window_days=7), "history": retrieval.History()},
+    baselines={"popularity": retrieval.Popularity(), "history": retrieval.History()},
 )
 
 
 def run(retriever, candidates=100):
     """Both stages on the fold, judged on the queries of the test window."""
-    described = features.FeatureSet(families=list(families), definitions=families)
-    ranker = LambdaRank(trees=200, learning_rate=0.1, leaves=15)
+    described = features.FeatureSet(families=["source", "user_item", "item", "user"])
+    ranker = LambdaRank(trees=200, leaves=15)
     model = TwoStageRecommender(retriever, described, ranker, candidates)
     model.fit(dataset, fold.test.cutoff, labels)
     return summarise(evaluation, [judge_fold(evaluation, model, dataset, test, Stages())], seed=0)

@@ -62,7 +62,6 @@ split = Split(label_cutoffs=2)
 fold = split.fold(dataset)
 later = end - fold.test.cutoff
 windows = [replace(window, cutoff=window.cutoff + later, end=window.end + later) for window in fold.labels]
-families = {"source": features.Source(), "user_item": features.UserItem(), "item": features.Item(), "user": features.User()}
 model = TwoStageRecommender(
     retrieval.Hybrid(
         sources=["history", "covisitation", "popularity"],
@@ -72,8 +71,8 @@ model = TwoStageRecommender(
             "popularity": retrieval.Popularity(window_days=28),
         },
     ),
-    features.FeatureSet(families=list(families), definitions=families),
-    LambdaRank(trees=100, learning_rate=0.1, leaves=15),
+    features.FeatureSet(families=["source", "user_item", "item", "user"]),
+    LambdaRank(trees=100, leaves=15),
     candidates=100,
 )
 model.fit(dataset, end, [split.label_task(dataset, window) for window in windows])

@@ -18,7 +18,7 @@ from recsys.evaluation.evidence import Evidence, Past, contains
 from recsys.evaluation.measured import FINAL, FIRST, KINDS, Measured
 from recsys.evaluation.statistics import Interval, bootstrap, mean_intervals, minimum_detectable_effect
 from recsys.recommender import TwoStageRecommender
-from recsys.retrieval import Retriever
+from recsys.retrieval import History, Popularity, Retriever
 from recsys.retrieval.random import Random
 from recsys.shop.pairs import is_member, pair_key
 from recsys.shop.pools import CandidatePool, Ranking
@@ -51,7 +51,9 @@ class Evaluation(Component):
     """
     candidate_ks: Depths = Field(default_factory=lambda: list(metrics.POOL_CUTOFFS))
     """Depths of the candidate recall curve."""
-    baselines: dict[str, Retriever]
+    baselines: dict[str, Retriever] = Field(
+        default_factory=lambda: {"popularity": Popularity(), "history": History(), "random": Random()}
+    )
     """Retrievers whose own order is judged beside the two stages."""
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ SESSION_GAP = 30 * 60 * 1000
 class Synthetic(Source):
     """A simulated shop of `scale` times RetailRocket's size (1: 2.76 M events), another one for each `seed`."""
 
-    scale: PositiveFloat = 0.03
+    scale: PositiveFloat = 0.05
     seed: NonNegativeInt = 0
 
     def files(self) -> tuple[Path, ...]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from recsys.component import component
 from recsys.datasets import _attributes
@@ -20,6 +20,15 @@ Role = Literal["user", "item", "time", "event", "category", "price", "name"]
 EVENT = "event"
 """Name of an event column that a file may do without."""
 ATTRIBUTES = ("category", "price", "name")
+DEFAULT_COLUMNS: dict[Role, str | None] = {
+    "user": "user",
+    "item": "item",
+    "time": "time",
+    "event": EVENT,
+    "category": None,
+    "price": None,
+    "name": None,
+}
 
 
 def _with_needed(columns: dict[Role, str | None]) -> dict[Role, str | None]:
@@ -52,7 +61,7 @@ class Csv(Source):
     """
 
     path: str
-    columns: Annotated[dict[Role, str | None], AfterValidator(_with_needed)]
+    columns: Annotated[dict[Role, str | None], AfterValidator(_with_needed)] = Field(default=DEFAULT_COLUMNS)
     time_unit: Annotated[str, AfterValidator(_known_unit)] = "ms"
     kinds: dict[str, dict[str, str] | None] | None = None
     events: dict[str | int, str | None] | None = None

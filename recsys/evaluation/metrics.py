@@ -30,7 +30,7 @@ Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 CUTOFFS = (1, 3, 5, 10, 20)
-POOL_CUTOFFS = (10, 20, 50, 100, 200, 500)
+POOL_CUTOFFS = (10, 20, 50, 100, 200, 500, 1000)
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,6 +78,21 @@ class DerivedFamily(Component, ABC):
         """Fill `out` (`float32[n, f]`) from a block of whole queries."""
 
 
+def _every_family() -> dict[str, FeatureFamily | DerivedFamily]:
+    from recsys import features  # whose modules import this one
+
+    return {
+        "source": features.Source(),
+        "user_item": features.UserItem(),
+        "affinity": features.Affinity(),
+        "content": features.Content(),
+        "item": features.Item(),
+        "user": features.User(),
+        "calendar": features.Calendar(),
+        "within_query": features.WithinQuery(),
+    }
+
+
 @component
 class FeatureSet(Component):
     """The chosen families, side by side. A column is called `family__column`.
@@ -85,10 +100,10 @@ class FeatureSet(Component):
     Raises `ConfigError` when a chosen family is not defined.
     """
 
-    families: list[str]
+    families: list[str] = Field(default=["source", "user_item", "affinity", "content", "item", "user", "within_query"])
     """Which of `definitions`, in this order; derived families come last."""
-    definitions: dict[str, FeatureFamily | DerivedFamily] = Field(repr=False)
-    """Families by name."""
+    definitions: dict[str, FeatureFamily | DerivedFamily] = Field(default_factory=_every_family, repr=False)
+    """Families by name; without any, all of this package, each with its own defaults."""
     threads: NonNegativeInt = 0
     """Blocks of queries worked on at a time; 0: one a core. The result does not depend on it."""
 

@@ -52,7 +52,7 @@ class UserItem(FeatureFamily):
 
     weights: KindWeights = Field(default=SIGNAL_WEIGHTS)
     """Weight of an event of each kind."""
-    half_lives_days: list[PositiveFloat] = Field(default=[1.0, 7.0, 30.0])
+    half_lives_days: list[PositiveFloat] = Field(default=[0.25, 1.0, 7.0, 30.0, 90.0])
     smoothing: PositiveFloat = 2.0
     """Purchase gaps' worth of the wider mean that a cycle starts from."""
 

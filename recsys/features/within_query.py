@@ -1,7 +1,5 @@
 """Where a candidate stands among the candidates of its own query."""
 
-from typing import Annotated
-
 import numpy as np
 from pydantic import Field
 
@@ -27,7 +25,21 @@ class WithinQuery(DerivedFamily):
     The trick that winners of every challenge share (shimacos, OTTO: dense ranks within the session).
     """
 
-    of: Annotated[list[str], Field(min_length=1)]
+    of: list[str] = Field(
+        default=[
+            "source__fusion",
+            "user_item__weight_hl_30d",
+            "user_item__days_since_last",
+            "user_item__order_share",
+            "user_item__due",
+            "affinity__covisit_decayed",
+            "affinity__cosine_recent",
+            "content__category_share",
+            "item__purchases_28d",
+            "item__conversion",
+        ],
+        min_length=1,
+    )
     """Full names of the columns, such as `user_item__weight_hl_30d`; those of families that are not chosen are left out."""
 
     def columns(self, given: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,13 @@ from recsys.component import component
 from recsys.errors import ConfigError, nearest
 from recsys.features import FeatureMatrix
 from recsys.ranking.base import Examples, Ranker
+from recsys.ranking.gbdt import Binary, LambdaRank
 from recsys.ranking.rule import percentile
 from recsys.shop.pools import Float32
+
+
+def _trees() -> dict[str, Ranker]:
+    return {"lambdarank": LambdaRank(), "binary": Binary()}
 
 
 @component
@@ -23,7 +28,7 @@ class Blend(Ranker):
     Ranks, because scores of different objectives have nothing to do with each other.
     """
 
-    rankers: Annotated[dict[str, Ranker], Field(min_length=1)]
+    rankers: dict[str, Ranker] = Field(default_factory=_trees, min_length=1)
     """Members by name; each is fitted on the same label windows."""
     weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Weight of a member; 1 where none is given."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from recsys.component import component
 from recsys.features import FeatureMatrix
@@ -25,8 +25,13 @@ BIN_SAMPLE = 50_000
 class LightGBM(Boosted):
     """What the objectives share."""
 
+    learning_rate: PositiveFloat = 0.1
+    early_stopping: PositiveInt = 30
+    feature_fraction: Share = 0.3
+    l2: NonNegativeFloat = 10.0
+    negatives: PositiveInt | None = 50
     leaves: Annotated[int, Field(ge=2)] = 31
-    min_data_in_leaf: PositiveInt = 50
+    min_data_in_leaf: PositiveInt = 100
     bagging_fraction: Share = 0.8
     """Part of the rows that each tree is grown on."""
     categorical: list[str] = Field(default_factory=list)
@@ -142,6 +147,8 @@ def _stop(enough: Enough) -> Callable[[lgb.callback.CallbackEnv], None]:
 class LambdaRank(LightGBM):
     """LambdaMART (Burges, MSR-TR-2010-82): swaps of two candidates, weighted by what they change in NDCG; gains = grades."""
 
+    feature_fraction: Share = 0.2
+    negatives: PositiveInt | None = 25
     truncation_level: PositiveInt = 30
     """Pairs are formed with the best so many of each group."""
 

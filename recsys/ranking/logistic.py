@@ -27,6 +27,7 @@ class Logistic(Learned):
     where it is NaN; a column with NaN enters a second time, as 1 where it is NaN and 0 elsewhere.
     """
 
+    negatives: PositiveInt | None = 50
     strength: PositiveFloat = 1.0
     """Inverse of the regularisation, scikit-learn's C."""
     iterations: PositiveInt = 300

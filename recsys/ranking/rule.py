@@ -1,7 +1,7 @@
 """A hand-made order: nothing is learned, so that an honest rule can be beaten in the open."""
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ class Rule(Ranker):
     """Σ weight · value over some columns, each made comparable within the query first; what is NaN adds nothing."""
 
     learns: ClassVar[bool] = False
-    weights: Annotated[dict[str, float], Field(min_length=1)]
+    weights: dict[str, float] = Field(default={"user_item__weight_hl_30d": 1.0, "source__fusion": 0.1}, min_length=1)
     """Weight of each column, by full name; negative where less is better."""
     scale: Literal["rank", "max", "none"] = "max"
     """`max`: value / largest size in the query; `rank`: share of the query's candidates with a lesser value; `none`: as is."""

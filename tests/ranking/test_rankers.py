@@ -212,7 +212,7 @@ def test_where_all_windows_overlap_users_are_divided() -> None:
 def test_a_single_window_is_divided_by_users() -> None:
     alone = replace(NEW, user=None, window=None)
     teaches, latest = divide([alone])
-    table = LambdaRank().table([alone])
+    table = LambdaRank(negatives=None).table([alone])
     part = table.where(teaches[table.query])
     taught = int(teaches[:-1].sum())  # the last group has no relevant one
     assert part.groups.tolist() == [WIDTH] * taught
@@ -243,7 +243,7 @@ def test_negatives(count: int, choice: str, seed: int) -> None:
 @given(st.integers(1, 3 * QUERIES), st.integers(0, 3))
 def test_groups(count: int, seed: int) -> None:
     """So many whole groups with a relevant candidate, drawn of all windows, the same ones twice."""
-    kept = LambdaRank(groups=count, seed=seed)
+    kept = LambdaRank(groups=count, negatives=None, seed=seed)
     table = kept.table([NEW, NEW])
     assert table.groups.tolist() == [WIDTH] * min(count, 2 * (QUERIES - 1))
     assert (table.grade.reshape(-1, WIDTH) > 0).any(axis=1).all()
