@@ -1,7 +1,5 @@
 """Why an item is recommended: facts of the log, the ones first that moved the ranker most."""
 
-import re
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -18,47 +16,26 @@ from recsys.recommender import TwoStageRecommender
 from recsys.shop.events import MILLISECONDS_PER_DAY
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import CODES, NOTHING, Code
 
 LONGEST_NAME = 48
 """Characters of another product's name inside a reason."""
 
-
-@dataclass(frozen=True)
-class Code:
-    """A kind of reason: of one `subject` only one is said; `features` are the columns whose contributions speak for it."""
-
-    name: str
-    subject: str
-    features: re.Pattern[str]
-
-    @classmethod
-    def of(cls, name: str, subject: str, features: str) -> "Code":
-        """With the pattern as text."""
-        return cls(name, subject, re.compile(features))
-
-
-_TASTE = r"source__(als|bpr|covisitation|ease|item|rp3beta|session|slit)"
-_OWN = rf"user_item__(weight|harmonic|share|days_since_(last|first)|recency_rank|in_last|sessions)|source__history|{_TASTE}"
-_TOGETHER = rf"affinity__|{_TASTE}"
-_SHOP = r"source__(popularity|trending)|item__(users|available)"
-
-CODES = (
-    Code.of("in_cart", "cart", rf"{_OWN}|user_item__(in_cart|carts)|affinity__covisit_carted"),
-    Code.of("due_again", "purchase", rf"{_OWN}|user_item__(due|cycle|order_share|purchase|days_since_purchase)"),
-    Code.of("bought_before", "purchase", rf"{_OWN}|user_item__(order_share|purchase|days_since_purchase)"),
-    Code.of("viewed", "view", rf"{_OWN}|user_item__(views|dwell)"),
-    Code.of("bought_together", "others", rf"{_TOGETHER}"),
-    Code.of("viewed_together", "others", rf"{_TOGETHER}"),
-    Code.of("bought_in_category", "category", r"content__|source__(category|properties)"),
-    Code.of("viewed_in_category", "category", r"content__|source__(category|properties)"),
-    Code.of("popular_in_category", "shop", rf"{_SHOP}|item__(views_7d|carts_7d|purchases_7d|category_share)"),
-    Code.of("trending", "shop", rf"{_SHOP}|item__(trend|\w+_1d|\w+_7d)"),
-    Code.of("bestseller", "shop", rf"{_SHOP}|item__(purchases|buyers|conversion|repeat_buyers)"),
-    Code.of("popular", "shop", rf"{_SHOP}|item__(views|carts|cart_rate)"),
-)
-"""In the order in which they are said where a ranker cannot tell what moved it. A column may speak for several: sources that
-know a customer's taste point to what was bought before as to what goes with it.
-"""
+SUBJECTS: dict[Code, str] = {
+    "in_cart": "cart",
+    "due_again": "purchase",
+    "bought_before": "purchase",
+    "viewed": "view",
+    "bought_together": "others",
+    "viewed_together": "others",
+    "bought_in_category": "category",
+    "viewed_in_category": "category",
+    "popular_in_category": "shop",
+    "trending": "shop",
+    "bestseller": "shop",
+    "popular": "shop",
+}
+"""What a reason is about: of one subject only one is said."""
 
 
 class Explainer:
@@ -80,15 +57,16 @@ class Explainer:
     ) -> list[list[tuple[Reason, ...]]]:
         """Up to `n` reasons for each item of each list, in the order of the list.
 
-        Which come first is decided by the ranker's contributions, summed over the columns of a reason's code. `features` is
-        what the ranker saw of the queries' candidates, made anew where it is not at hand.
+        Which come first is decided by the ranker's contributions, summed over the columns that speak for a reason: the model's
+        retriever and feature families declare it (`speaks_for`). `features` is what the ranker saw of the queries' candidates,
+        made anew where it is not at hand.
         """
         row, place = np.nonzero(ranking.item >= 0)
         item = ranking.item[row, place]
         order = np.lexsort((item, row))
         pairs = Pairs(row[order].astype(np.int32), item[order])
         facts = self._facts.of(queries, pairs)
-        holds = np.column_stack([facts[code.name].holds for code in CODES])
+        holds = np.column_stack([facts[code].holds for code in CODES])
         weight = self._weights(queries, pairs, features, (holds.sum(axis=1) > 1) & (n > 0))
         first = np.argsort(np.where(holds, -weight, np.inf), axis=1, kind="stable")
         lists: list[list[tuple[Reason, ...]]] = [[() for _ in range(int(length))] for length in ranking.length]
@@ -108,7 +86,11 @@ class Explainer:
         at, found = find(pairs.key[wanted], matrix.pool.key)
         contributions = ranker.contributions(matrix.where(found))
         if contributions is not None:
-            speaks = np.array([[bool(code.features.search(name)) for code in CODES] for name in matrix.names], dtype=np.float64)
+            sources = self._model.retriever.speakers()
+            heard = {name: sources.get(name, NOTHING) for name in matrix.pool.sources}
+            spoken = self._model.features.speakers(heard, queries.kinds)
+            codes = [spoken.get(name, NOTHING) for name in matrix.names]
+            speaks = np.array([[code in of_column for code in CODES] for of_column in codes], dtype=np.float64)
             weight[np.flatnonzero(wanted)[at[found]]] = contributions @ speaks.reshape(len(matrix.names), len(CODES))
         return weight
 
@@ -116,14 +98,12 @@ class Explainer:
         said: list[Reason] = []
         subjects: set[str] = set()
         for code in (CODES[c] for c in codes):
-            if len(said) < n and code.subject not in subjects:
-                subjects.add(code.subject)
-                said.append(
-                    self._reason(code.name, {name: values[at] for name, values in facts[code.name].evidence.items()}, now)
-                )
+            if len(said) < n and SUBJECTS[code] not in subjects:
+                subjects.add(SUBJECTS[code])
+                said.append(self._reason(code, {name: values[at] for name, values in facts[code].evidence.items()}, now))
         return tuple(said)
 
-    def _reason(self, code: str, found: dict[str, Any], now: int) -> Reason:
+    def _reason(self, code: Code, found: dict[str, Any], now: int) -> Reason:
         evidence: dict[str, str | int | float] = {}
         for name, value in found.items():
             if name in ("since", "last", "until"):

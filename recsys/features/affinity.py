@@ -1,5 +1,8 @@
 """How the candidate goes with what the user touched last, by what all users touched together."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 from pydantic import PositiveInt
@@ -15,6 +18,7 @@ from recsys.shop.kinds import Kinds
 from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import TOGETHER, Codes
 from recsys.shop.shop import Shop
 
 COLUMNS = (
@@ -39,6 +43,7 @@ class Affinity(FeatureFamily):
       newest j bought, in the space of the `dimensions` strongest singular directions of M
     """
 
+    speaks_for: ClassVar[Mapping[str, Codes]] = {".*": TOGETHER, "covisit_carted": frozenset({"in_cart"})}
     last_items: PositiveInt = 20
     neighbours: PositiveInt = 50
     max_user_items: PositiveInt = 100

@@ -1,11 +1,13 @@
 """Columns with names and families, and the set that puts them together."""
 
 import os
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ from recsys.shop.events import Int64
 from recsys.shop.kinds import Kinds
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import NOTHING, Codes, check
 from recsys.shop.shop import Shop
 
 BLOCK = 1 << 15
@@ -54,6 +57,16 @@ def rows_of(values: Float32, rows: Int64) -> Float32:
 class FeatureFamily(Component, ABC):
     """Columns of one idea. What it computes for a query depends on events before the query's time alone."""
 
+    speaks_for: ClassVar[Mapping[str, Codes]] = {}
+    """The reasons (`recsys.shop.reasons`) that a column bears out where it moves the ranker, by a regular expression for the
+    whole of its name; all that match count, and a column that none matches speaks for nothing."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Raises `ConfigError` for a reason that there is not."""
+        super().__init_subclass__(**keywords)
+        for pattern, codes in cls.speaks_for.items():
+            check(codes, f"{cls.__name__}.speaks_for: {pattern}")
+
     @abstractmethod
     def columns(self, sources: tuple[str, ...], kinds: Kinds) -> tuple[str, ...]:
         """Names of the columns, without the family's prefix, for pools of these sources and logs of these kinds."""
@@ -64,6 +77,13 @@ class FeatureFamily(Component, ABC):
 
     def fit(self, past: Shop) -> None:
         """Learn what items and users look like from what was known before the cutoff."""
+
+    def speakers(self, sources: Mapping[str, Codes], kinds: Kinds) -> dict[str, Codes]:
+        """What the `columns` speak for, given what each source of the pools does; one that is not there speaks for nothing."""
+        return {
+            column: NOTHING.union(*(codes for pattern, codes in self.speaks_for.items() if re.fullmatch(pattern, column)))
+            for column in self.columns(tuple(sources), kinds)
+        }
 
 
 class DerivedFamily(Component, ABC):
@@ -76,6 +96,10 @@ class DerivedFamily(Component, ABC):
     @abstractmethod
     def compute(self, given: FeatureMatrix, out: Float32) -> None:
         """Fill `out` (`float32[n, f]`) from a block of whole queries."""
+
+    def speakers(self, given: Mapping[str, Codes]) -> dict[str, Codes]:
+        """What the `columns` speak for, given what each column that is there to be read does; as it stands here, nothing."""
+        return {}
 
 
 def _every_family() -> dict[str, FeatureFamily | DerivedFamily]:
@@ -129,6 +153,19 @@ class FeatureSet(Component):
         columns = {name: _prefixed(name, family.columns(sources, kinds)) for name, family in self._plain.items()}
         given = tuple(name for of_family in columns.values() for name in of_family)
         return columns | {name: _prefixed(name, family.columns(given)) for name, family in self._derived.items()}
+
+    def speakers(self, sources: Mapping[str, Codes], kinds: Kinds) -> dict[str, Codes]:
+        """What columns speak for, by full name, given what each source of the pools does."""
+        spoken = {
+            f"{name}__{column}": codes
+            for name, family in self._plain.items()
+            for column, codes in family.speakers(sources, kinds).items()
+        }
+        return spoken | {
+            f"{name}__{column}": codes
+            for name, family in self._derived.items()
+            for column, codes in family.speakers(spoken).items()
+        }
 
     def fit(self, past: Shop) -> None:
         """Fit every chosen family on the past."""

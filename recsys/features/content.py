@@ -1,6 +1,7 @@
 """How the candidate fits what the user likes by what it is: category, price and properties, all as of the cutoff."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from recsys.shop.kinds import Kinds
 from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import CATEGORY, Codes
 from recsys.shop.shop import Shop
 
 LEVEL = ("events", "purchases", "share", "days_since_last")
@@ -43,6 +45,7 @@ class Content(FeatureFamily):
       (latent semantic analysis; Deerwester et al., 1990)
     """
 
+    speaks_for: ClassVar[Mapping[str, Codes]] = {".*": CATEGORY}
     last_items: PositiveInt = 20
     dimensions: PositiveInt = 32
     max_words: PositiveInt = 20_000

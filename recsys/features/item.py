@@ -1,7 +1,8 @@
 """How the candidate does with everybody."""
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from recsys.shop.kinds import RETAIL, Kinds
 from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import SHOP, Codes
 from recsys.shop.shop import Shop
 
 AGES = ("days_since_last", "days_since_purchase", "age_days")
@@ -37,6 +39,13 @@ class Item(FeatureFamily):
       appeared in the log or the catalogue
     """
 
+    speaks_for: ClassVar[Mapping[str, Codes]] = {
+        r"users(_.*)?|available": SHOP,
+        r"(views|carts|purchases)_7d|category_share": frozenset({"popular_in_category"}),
+        r"trend_.*|\w+_[17]d": frozenset({"trending"}),
+        r"purchases(_.*)?|buyers|conversion|repeat_buyers": frozenset({"bestseller"}),
+        r"(views|carts)(_.*)?|cart_rate": frozenset({"popular"}),
+    }
     windows_days: Annotated[list[PositiveFloat], Field(min_length=2)] = Field(default=[1.0, 7.0, 28.0, 91.0])
     """Windows before the cutoff, ascending."""
     smoothing: PositiveFloat = 20.0

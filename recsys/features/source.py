@@ -1,10 +1,13 @@
 """What retrieval said of a candidate: the evidence that the first stage hands to the second."""
 
+from collections.abc import Mapping
+
 from recsys.component import component
 from recsys.features.base import FeatureFamily
 from recsys.shop.kinds import Kinds
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import Codes
 
 EACH = ("rank", "rrf", "score", "score_ratio")
 
@@ -29,6 +32,10 @@ class Source(FeatureFamily):
         """Four columns a source and four over all."""
         each = tuple(f"{source}_{what}" for source in sources for what in EACH)
         return (*each, "n_sources", "best_rank", "mean_rank", "fusion")
+
+    def speakers(self, sources: Mapping[str, Codes], kinds: Kinds) -> dict[str, Codes]:
+        """The columns of a source speak for what it does."""
+        return {f"{source}_{what}": codes for source, codes in sources.items() for what in EACH}
 
     def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
         """Gather from the pool."""

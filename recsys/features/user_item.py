@@ -1,5 +1,8 @@
 """What the query's user did with the candidate before."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, PositiveFloat
@@ -12,6 +15,7 @@ from recsys.shop.kinds import SIGNAL_WEIGHTS, Kinds, KindWeights
 from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import OWN, Codes
 from recsys.shop.shop import Shop
 
 Float64 = npt.NDArray[np.float64]
@@ -50,6 +54,13 @@ class UserItem(FeatureFamily):
     - `due`: `days_since_purchase` / `cycle_days`, 1 when it is time for the next (Onodera, Instacart 2017)
     """
 
+    speaks_for: ClassVar[Mapping[str, Codes]] = {
+        r"weight_.*|harmonic|share|days_since_(first|last)|recency_rank|in_last_session|sessions|sessions_since": OWN,
+        r"in_cart|carts": frozenset({"in_cart"}),
+        r"due|cycle_days": frozenset({"due_again"}),
+        r"purchases|purchase_days|days_since_purchase|order_share": frozenset({"due_again", "bought_before"}),
+        r"views|dwell": frozenset({"viewed"}),
+    }
     weights: KindWeights = Field(default=SIGNAL_WEIGHTS)
     """Weight of an event of each kind."""
     half_lives_days: list[PositiveFloat] = Field(default=[0.25, 1.0, 7.0, 30.0, 90.0])

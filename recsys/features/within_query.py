@@ -1,5 +1,7 @@
 """Where a candidate stands among the candidates of its own query."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from pydantic import Field
 
@@ -8,6 +10,7 @@ from recsys.errors import ConfigError
 from recsys.features.base import DerivedFamily, FeatureMatrix
 from recsys.shop.events import Int64
 from recsys.shop.pools import Float32
+from recsys.shop.reasons import Codes
 
 WHAT = ("rank", "z", "to_max")
 
@@ -49,6 +52,10 @@ class WithinQuery(DerivedFamily):
             if name not in given and name.partition("__")[0] in families:
                 raise ConfigError(f"features: within_query.of names {name!r}, which its family does not have")
         return tuple(f"{name}_{what}" for name in self.of if name in given for what in WHAT)
+
+    def speakers(self, given: Mapping[str, Codes]) -> dict[str, Codes]:
+        """What is made of a column speaks for what the column does."""
+        return {f"{name}_{what}": given[name] for name in self.of if name in given for what in WHAT}
 
     def compute(self, given: FeatureMatrix, out: Float32) -> None:
         """Sort and sum each column query by query."""

@@ -12,6 +12,7 @@ from recsys.shop.events import Int64
 from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float64, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import NOTHING, Codes, check
 from recsys.shop.shop import Shop
 
 Seen = Literal["keep", "drop_bought", "drop_touched"]
@@ -23,8 +24,15 @@ class Retriever(Component, ABC):
 
     name: ClassVar[str]
     """What its candidates are labelled with when it is the only source."""
+    speaks_for: ClassVar[Codes] = NOTHING
+    """The reasons (`recsys.shop.reasons`) that it bears out where its evidence for a candidate moves the ranker."""
     seen: Seen = "keep"
     """Which of the query's own items may be proposed: all (`keep`), not those it bought, or none that it touched."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Raises `ConfigError` for a reason that there is not."""
+        super().__init_subclass__(**keywords)
+        check(cls.speaks_for, f"{cls.__name__}.speaks_for")
 
     @abstractmethod
     def fit(self, past: Shop) -> None:
@@ -45,6 +53,10 @@ class Retriever(Component, ABC):
     def pool(self, queries: Queries, k: int) -> CandidatePool:
         """Up to `k` candidates a query, with the evidence for each."""
         return CandidatePool.from_rankings({self.name: self.retrieve(queries, k)})
+
+    def speakers(self) -> dict[str, Codes]:
+        """What each source of its pools speaks for."""
+        return {self.name: self.speaks_for}
 
     def twin(self) -> Self:
         """A copy with settings of its own. It shares what was learned, which a fit replaces and does not change."""

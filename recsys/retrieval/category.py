@@ -16,6 +16,7 @@ from recsys.shop.catalogue import CategoryTree
 from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import CATEGORY, Codes
 from recsys.shop.shop import Shop
 
 
@@ -29,6 +30,7 @@ class Category(Retriever):
     """
 
     name: ClassVar[str] = "category"
+    speaks_for: ClassVar[Codes] = CATEGORY
     category_items: PositiveInt = 200
     """Most items that a category keeps."""
     levels: PositiveInt = 2

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from recsys.shop.identity import Int32
 from recsys.shop.pairs import pair_key
 from recsys.shop.pools import Float32, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import TASTE, Codes
 
 SPARE = 32
 """Items beside those asked for that are scored again, so that the noise of a product can't decide which are the best."""
@@ -29,6 +31,8 @@ class Factors(Retriever, ABC):
     No vector of a user is kept, so that a user pruned from the fit, a new visitor and one with events since the fit are all
     answered alike.
     """
+
+    speaks_for: ClassVar[Codes] = TASTE
 
     def __post_init__(self) -> None:
         self.item = np.empty(0, dtype=np.int32)

@@ -12,6 +12,7 @@ from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pairs import is_member, pair_key
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import OWN, Codes
 from recsys.shop.shop import Shop
 
 
@@ -25,6 +26,7 @@ class History(Retriever):
     """
 
     name: ClassVar[str] = "history"
+    speaks_for: ClassVar[Codes] = OWN
     weights: KindWeights = Field(default=SIGNAL_WEIGHTS)
     """Weight of an event of each kind."""
     half_life_days: PositiveFloat = 30.0

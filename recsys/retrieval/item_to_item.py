@@ -1,6 +1,7 @@
 """Sources that know which items go with which: a query is answered by the neighbours of its own recent items."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -14,6 +15,7 @@ from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pairs import pair_key
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import TASTE, Codes
 from recsys.shop.shop import Shop
 
 
@@ -26,6 +28,7 @@ class ItemToItem(Retriever):
     of OTTO and H&M weigh a session by place, by age or by both.
     """
 
+    speaks_for: ClassVar[Codes] = TASTE
     neighbours: PositiveInt = 200
     """Most neighbours that an item keeps."""
     revisit: NonNegativeFloat = 0.0

@@ -12,6 +12,7 @@ from recsys.shop.events import EventLog, days
 from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pools import Float32, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import SHOP, Codes
 from recsys.shop.shop import Shop
 
 BLOCK = 1024
@@ -23,6 +24,7 @@ class Popularity(Retriever):
     """Items by weighted number of events in the last days before the cutoff, the same for every query but for seen items."""
 
     name: ClassVar[str] = "popularity"
+    speaks_for: ClassVar[Codes] = SHOP
     weights: KindWeights = Field(default=SIGNAL_WEIGHTS)
     """Weight of an event of each kind."""
     window_days: PositiveFloat | None = 7.0

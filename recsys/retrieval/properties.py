@@ -17,6 +17,7 @@ from recsys.shop.events import EventLog, Int64
 from recsys.shop.identity import Int32
 from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pairs import pair_key
+from recsys.shop.reasons import CATEGORY, Codes
 from recsys.shop.shop import Shop
 
 
@@ -29,6 +30,7 @@ class Properties(ItemToItem):
     """
 
     name: ClassVar[str] = "properties"
+    speaks_for: ClassVar[Codes] = CATEGORY
     max_items: Annotated[int, Field(ge=2)] = 1000
     """A word of more items says little of any, and is left out; it bounds the work: items · words · `max_items`."""
     popularity_power: NonNegativeFloat = 0.3

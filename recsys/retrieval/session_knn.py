@@ -18,6 +18,7 @@ from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pairs import pair_key
 from recsys.shop.pools import Float32, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import TASTE, Codes
 from recsys.shop.shop import Shop
 
 Decay = Literal["same", "div", "linear", "log", "quadratic", "exp"]
@@ -46,6 +47,7 @@ class SessionKNN(Retriever):
     """
 
     name: ClassVar[str] = "session_knn"
+    speaks_for: ClassVar[Codes] = TASTE
     session_minutes: PositiveFloat = 30.0
     """A longer pause begins a new session."""
     k: PositiveInt = 300

@@ -19,6 +19,7 @@ from recsys.shop.kinds import KindWeights
 from recsys.shop.pairs import pair_key
 from recsys.shop.pools import Float32, Float64, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import TASTE, Codes
 from recsys.shop.shop import Shop
 
 
@@ -45,6 +46,7 @@ class SLIT(Retriever):
     """
 
     name: ClassVar[str] = "slit"
+    speaks_for: ClassVar[Codes] = TASTE
     horizon_days: PositiveFloat = 28.0
     """Length of the weeks after; at most a third of the log's."""
     step_days: Annotated[float, Field(ge=1)] = 14.0

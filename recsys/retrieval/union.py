@@ -15,6 +15,7 @@ from recsys.shop.events import days
 from recsys.shop.kinds import KindName
 from recsys.shop.pools import MAX_RANK, RRF_CONSTANT, CandidatePool, Float64, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import NOTHING, Codes
 from recsys.shop.shop import Shop
 from recsys.shop.splits import Split, Task, Window
 
@@ -114,6 +115,10 @@ class Hybrid(Retriever):
         starts = range(0, max(len(queries), 1), BLOCK)
         rows = [np.arange(start, min(start + BLOCK, len(queries)), dtype=np.int64) for start in starts]
         return CandidatePool.concatenate([self._union(queries.take(block), max(k, self.depth)).top(k) for block in rows])
+
+    def speakers(self) -> dict[str, Codes]:
+        """What each of its sources speaks for."""
+        return {name: NOTHING.union(*self.definitions[name].speakers().values()) for name in self.asked}
 
     def part(self, pool: CandidatePool, source: str) -> Float64:
         """Its part of the fusion, from the first `depth` items that it proposes."""

@@ -16,6 +16,7 @@ from recsys.shop.kinds import SIGNAL_WEIGHTS, KindWeights
 from recsys.shop.pairs import pair_key
 from recsys.shop.pools import Float32, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import TASTE, Codes
 from recsys.shop.shop import Shop
 
 FEWEST_ITEMS = 2
@@ -35,6 +36,7 @@ class UserKNN(Retriever):
     """
 
     name: ClassVar[str] = "user_knn"
+    speaks_for: ClassVar[Codes] = TASTE
     weights: KindWeights = Field(default=SIGNAL_WEIGHTS)
     """Weight of a day with an item, by its strongest event; an event of weight 0 is ignored."""
     half_life_days: PositiveFloat = 120.0

@@ -1,5 +1,7 @@
 """No reason is said that the log does not bear out: every one is checked again in slow code."""
 
+from collections.abc import Mapping
+from typing import ClassVar
 from unittest import mock
 
 import numpy as np
@@ -8,19 +10,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_facts import BUY, CART, DAY, VIEW, Event, slow_facts
 
+from recsys.component import component
 from recsys.datasets.synthetic import Synthetic
 from recsys.delivery import facts
 from recsys.delivery.facts import Facts, Pairs
 from recsys.delivery.language import Language
 from recsys.delivery.products import Products
-from recsys.delivery.reasons import CODES, Explainer, explain
-from recsys.features import Content, FeatureSet, Item, Source, UserItem, WithinQuery
+from recsys.delivery.reasons import SUBJECTS, Explainer, explain
+from recsys.errors import ConfigError
+from recsys.features import (
+    Content,
+    DerivedFamily,
+    FeatureFamily,
+    FeatureMatrix,
+    FeatureSet,
+    Item,
+    Source,
+    UserItem,
+    WithinQuery,
+)
 from recsys.ranking import LambdaRank, RetrievalOrder, Rule
 from recsys.recommender import TwoStageRecommender
-from recsys.retrieval import History
+from recsys.retrieval import History, Hybrid, Retriever
 from recsys.shop.events import EventLog
-from recsys.shop.pools import Ranking
+from recsys.shop.kinds import Kinds
+from recsys.shop.pools import CandidatePool, Float32, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import CODES, NOTHING, Codes
 from recsys.shop.shop import Shop
 from recsys.shop.splits import Split
 
@@ -45,7 +61,7 @@ def found(log: EventLog, category: np.ndarray, names: list[str]) -> dict[tuple[i
     row, item = (grid.ravel() for grid in np.meshgrid(users, items, indexing="ij"))
     pairs = Pairs(row.astype(np.int32), item.astype(np.int32))
     of_code = Facts(log, T, category).of(queries, pairs)
-    assert set(of_code) == {code.name for code in CODES}
+    assert set(of_code) == set(CODES) == set(SUBJECTS)
     result: dict[tuple[int, int], dict] = {(u, i): {} for u in users.tolist() for i in items.tolist()}
     for code, fact in of_code.items():
         for at in np.flatnonzero(fact.holds):
@@ -221,6 +237,105 @@ def test_what_moved_the_ranker_is_said_first(model: TwoStageRecommender):
     both = [codes for codes in spoken["user_item__addtocarts"] if {"in_cart", "viewed"} <= set(codes)]
     assert both
     assert all(codes[0] == "in_cart" for codes in both)
+
+
+@component
+class Own(History):
+    """A source of one's own, which bears nothing out."""
+
+    name: ClassVar[str] = "own"
+    speaks_for: ClassVar[Codes] = NOTHING
+
+
+@component
+class Glances(History):
+    """A source of one's own that bears out what was looked at."""
+
+    name: ClassVar[str] = "glances"
+    speaks_for: ClassVar[Codes] = frozenset({"viewed"})
+
+
+@component
+class Asides(History):
+    """Its pools have a source that it does not tell of."""
+
+    name: ClassVar[str] = "asides"
+    speaks_for: ClassVar[Codes] = NOTHING
+
+    def pool(self, queries: Queries, k: int) -> CandidatePool:
+        return CandidatePool.from_rankings({"another": self.retrieve(queries, k)})
+
+
+@component
+class Ones(FeatureFamily):
+    """A family of one's own whose column is 1."""
+
+    def columns(self, sources: tuple[str, ...], kinds: Kinds) -> tuple[str, ...]:
+        return ("one",)
+
+    def compute(self, pool: CandidatePool, queries: Queries, out: Float32) -> None:
+        out[:] = 1
+
+
+@component
+class Views(Ones):
+    """The same, and it bears out what was looked at."""
+
+    speaks_for: ClassVar[Mapping[str, Codes]] = {"on.": frozenset({"viewed"})}
+
+
+@component
+class Copies(DerivedFamily):
+    """Columns made of others that say nothing of what they bear out."""
+
+    def columns(self, given: tuple[str, ...]) -> tuple[str, ...]:
+        return given
+
+    def compute(self, given: FeatureMatrix, out: Float32) -> None:
+        out[:] = given.values
+
+
+def union(source: Retriever) -> Hybrid:
+    return Hybrid(sources=["any"], definitions={"any": source}, fallback=[])
+
+
+def codes_said(retriever: Retriever, family: FeatureFamily, column: str) -> list[str]:
+    """What is said of an item that was looked at and carted, where the one column moves the ranker."""
+    features = {"source": Source(), "mine": family, "copies": Copies(), "within_query": WithinQuery(of=["mine__one"])}
+    log = log_of(bought(5, kind=VIEW) + bought(4, kind=CART))
+    model = TwoStageRecommender(
+        retriever, FeatureSet(families=list(features), definitions=features), Rule(weights={column: 1.0})
+    ).fit(Shop.of(log), T)
+    queries = model.queries([1])
+    return [reason.code for reason in explain(model, queries, model.rank(model.pool(queries), queries, 1), 9)[0][0]]
+
+
+@pytest.mark.parametrize(
+    ("retriever", "family", "column", "first"),
+    [
+        (Own(), Ones(), "source__own_rrf", "in_cart"),
+        (Glances(), Ones(), "source__glances_rrf", "viewed"),
+        (Asides(), Ones(), "source__another_rrf", "in_cart"),
+        (union(Own()), Ones(), "source__any_rrf", "in_cart"),
+        (union(Glances()), Ones(), "source__any_rrf", "viewed"),
+        (union(union(Glances())), Ones(), "source__any_rrf", "viewed"),
+        (Own(), Ones(), "mine__one", "in_cart"),
+        (Own(), Views(), "mine__one", "viewed"),
+        (Own(), Views(), "within_query__mine__one_to_max", "viewed"),
+        (Own(), Views(), "copies__mine__one", "in_cart"),
+    ],
+)
+def test_a_component_of_ones_own_is_heard_where_it_declares_what_it_bears_out(
+    retriever: Retriever, family: FeatureFamily, column: str, first: str
+):
+    assert codes_said(retriever, family, column) == [first, *({"in_cart", "viewed"} - {first})]
+
+
+def test_what_cannot_be_said_cannot_be_declared():
+    with pytest.raises(ConfigError, match=r"^Loud.speaks_for: there is no reason called 'view'. Did you mean 'viewed'"):
+        type("Loud", (History,), {"speaks_for": frozenset({"view"})})
+    with pytest.raises(ConfigError, match=r"^Loud.speaks_for: o.e: there is no reason called 'view'. Did you mean 'viewed'"):
+        type("Loud", (Ones,), {"speaks_for": {"o.e": frozenset({"view"})}})
 
 
 def test_reasons_do_not_depend_on_who_else_is_asked_nor_on_features_at_hand(model: TwoStageRecommender):

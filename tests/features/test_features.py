@@ -1,6 +1,7 @@
 """Every family against a slow implementation, row by row, that follows the documented formulas to the letter."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from itertools import pairwise
@@ -32,8 +33,10 @@ from recsys.features import base as features_base
 from recsys.shop import ragged
 from recsys.shop.catalogue import Catalogue, CategoryTree
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, days
+from recsys.shop.kinds import RETAIL
 from recsys.shop.pools import CandidatePool, Ranking
 from recsys.shop.queries import Queries
+from recsys.shop.reasons import NOTHING, TASTE, TOGETHER
 from recsys.shop.shop import Shop
 
 CONF = Path(__file__).parents[2] / "conf" / "features"
@@ -505,6 +508,29 @@ def test_within_query_by_hand(values: list[list[float]]) -> None:
                 wanted = [(1 + sum(k > v for k in known)) / len(row), z, v / largest if largest else 0]
             assert out[at].tolist() == pytest.approx(wanted, rel=1e-4, abs=1e-4, nan_ok=True)
             at += 1
+
+
+@pytest.mark.parametrize("family", [Affinity(), Content(), Item(), UserItem()])
+def test_what_a_family_speaks_for_is_said_of_columns_that_it_has(family: FeatureFamily) -> None:
+    for pattern in family.speaks_for:
+        assert any(re.fullmatch(pattern, column) for column in family.columns((), RETAIL)), pattern
+    silent = {column for column, codes in family.speakers({}, RETAIL).items() if not codes}
+    ages = {"days_since_last", "days_since_purchase", "age_days"}
+    assert silent == ({"repeat", "price", "price_change", *ages} if isinstance(family, Item) else set())
+
+
+def test_columns_speak_for_what_their_source_or_column_does() -> None:
+    features = chosen("standard")
+    spoken = features.speakers({"als": TASTE, "random": NOTHING}, RETAIL)
+    assert spoken["source__als_rank"] == TASTE
+    assert not spoken["source__random_rank"]
+    assert "source__fusion" not in spoken
+    assert spoken["user_item__due"] == spoken["within_query__user_item__due_rank"] == {"due_again"}
+    assert spoken["affinity__covisit_carted"] == TOGETHER | {"in_cart"}
+    assert spoken["item__views_7d"] == {"popular_in_category", "trending", "popular"}
+    assert not spoken["item__price"]
+    assert not spoken["user__views"]
+    assert spoken.keys() <= {name for of_family in features.columns(("als", "random"), RETAIL).values() for name in of_family}
 
 
 def computed(features: FeatureSet, shop: Case) -> FeatureMatrix:

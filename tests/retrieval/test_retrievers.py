@@ -46,6 +46,12 @@ def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     return settings_of(request.param)
 
 
+def test_every_source_speaks_for_something_but_chance(settings: dict[str, Any]) -> None:
+    spoken = construct(settings).speakers()
+    assert spoken
+    assert all(bool(codes) == (name != "random") for name, codes in spoken.items())
+
+
 @pytest.fixture(scope="module")
 def shop() -> Simulated:
     return simulate(0.002, seed=3)
