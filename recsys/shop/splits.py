@@ -7,8 +7,7 @@
 At each cutoff all that may be used is `shop.before(cutoff)`; what is asked for happens in the window that begins there.
 """
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -17,26 +16,16 @@ from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from recsys.component import Component, component
 from recsys.errors import ConfigError, nearest
-from recsys.shop import ragged
+from recsys.shop import ragged, windows
 from recsys.shop.events import EventLog
 from recsys.shop.kinds import KindName
 from recsys.shop.pairs import pair_key
 from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
+from recsys.shop.windows import Window, milliseconds, moment, span
 
 Grade = Annotated[float, Field(gt=0)]
 Target = Literal["next", "window"]
-
-
-@dataclass(frozen=True)
-class Window:
-    """A cutoff and the end of the window that begins there, in epoch milliseconds."""
-
-    cutoff: int
-    end: int
-
-    def __str__(self) -> str:
-        return f"{_text(self.cutoff)} … {_text(self.end)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +44,8 @@ class Fold:
 
     labels: tuple[Window, ...]
     test: Window
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What was taken instead of the usual windows and why, a line each; empty where nothing was."""
 
 
 @component
@@ -79,12 +70,12 @@ class Split(Component):
     """Fewest events a user must have before the cutoff to be asked about."""
     cold_items: Literal["drop", "keep"] = "drop"
     """`drop`: an item unknown before the cutoff is no target; `keep`: it is one, and always missed."""
-    label_cutoffs: NonNegativeInt = 4
-    """How many label windows the ranker learns from."""
+    label_cutoffs: NonNegativeInt | None = None
+    """How many label windows the ranker learns from; none: 4, or as many as the log before the cutoff has room for."""
     label_step: str | None = None
     """Distance between label cutoffs; none: a quarter of the label horizon."""
     label_horizon: str | None = None
-    """Length of a label window; none: that of the test window."""
+    """Length of a label window; none: that of the test window, or one that fits before the cutoff and asks somebody."""
     label_gap: str = "0d"
     """Empty span between the end of the last label window and the test cutoff."""
     label_target: Target = "window"
@@ -116,7 +107,7 @@ class Split(Component):
         if value is None:
             return value
         try:
-            length = _milliseconds(value)
+            length = milliseconds(value)
         except ValueError:
             raise ValueError(f"wanted a span such as 28d or 12h, found {value!r}") from None
         if length < 0:
@@ -132,31 +123,58 @@ class Split(Component):
         log = shop.log
         first, last = int(log.time[0]), int(log.time[-1])
         newest_test = self._cutoff(log)
-        length_of_test = last + 1 - newest_test if self.horizon is None else _milliseconds(self.horizon)
+        length_of_test = last + 1 - newest_test if self.horizon is None else milliseconds(self.horizon)
         cutoff = newest_test - back
         end = cutoff + length_of_test
         if not first < cutoff <= last:
             raise ConfigError(
-                f"split.cutoff: wanted a time after the first event and not after the last ({_text(first)} … {_text(last)}),"
-                f" found {_text(cutoff)}"
+                f"split.cutoff: wanted a time after the first event and not after the last ({moment(first)} … {moment(last)}),"
+                f" found {moment(cutoff)}"
             )
-        length = end - cutoff if self.label_horizon is None else _milliseconds(self.label_horizon)
-        step = max(length // 4, 1) if self.label_step is None else _milliseconds(self.label_step)
-        if step <= 0 or length <= 0 or end <= cutoff:
+        length, step = (None if each is None else milliseconds(each) for each in (self.label_horizon, self.label_step))
+        if end <= cutoff or length == 0 or step == 0:
             raise ConfigError("split: wanted a horizon, label_horizon and label_step longer than nothing")
-        newest = cutoff - _milliseconds(self.label_gap) - length
-        cutoffs = [newest - i * step for i in reversed(range(self.label_cutoffs))]
-        labels = tuple(Window(c, c + length) for c in cutoffs if c > first)
-        if self.label_cutoffs and not labels:
-            raise ConfigError(
-                f"split.label_horizon: wanted a label window that begins after the first event ({_text(first)}) and ends by"
-                f" the test cutoff ({_text(cutoff)}), found a length of {pd.Timedelta(length, unit='ms')}; give a shorter one"
-            )
-        return Fold(labels, Window(cutoff, end))
+        newest = cutoff - milliseconds(self.label_gap)
+
+        def asks(window: Window) -> bool:
+            return len(self.label_task(shop, window).queries) > 0
+
+        labels = windows.label_windows(first, newest, end - cutoff, length, step, self.label_cutoffs, asks)
+        if self.label_cutoffs != 0 and not labels.windows:
+            raise ConfigError(self._no_room(first, newest, end - cutoff))
+        return Fold(labels.windows, Window(cutoff, end), (labels.why,) if labels.why else ())
+
+    def lead(self, length: int) -> int:
+        """What the label windows need between the first event and a test window of `length`, in milliseconds: those that are
+        asked for, else one.
+        """
+        count = 1 if self.label_cutoffs is None else self.label_cutoffs
+        own = length if self.label_horizon is None else milliseconds(self.label_horizon)
+        step = max(own // 4, 1) if self.label_step is None else milliseconds(self.label_step)
+        return milliseconds(self.label_gap) + own + (count - 1) * step if count else 0
+
+    def asks(self, shop: Shop, fold: Fold) -> bool:
+        """Whether the fold can be judged: its test window asks somebody, and so does a label window where it has any."""
+        if fold.test.cutoff > shop.log.time[-1] or not len(self._test(shop, fold.test).queries):
+            return False
+        return not fold.labels or any(len(self.label_task(shop, each).queries) for each in fold.labels)
+
+    def _no_room(self, first: int, newest: int, usual: int) -> str:
+        """Why there is no label window, in one line."""
+        between = f"between the first event ({moment(first)}) and the test cutoff ({moment(newest)})"
+        length = usual if self.label_horizon is None else milliseconds(self.label_horizon)
+        step = max(length // 4, 1) if self.label_step is None else milliseconds(self.label_step)
+        fitting, _ = windows.spread(newest - first - length - 1, length, None, self.label_cutoffs or 1, step)
+        if self.label_cutoffs and fitting:
+            count = windows.plural(self.label_cutoffs, "window")
+            return f"split.label_cutoffs: {count} of {span(length)} do not fit {between}: there is room for {fitting}"
+        if self.label_horizon is not None:
+            return f"split.label_horizon: wanted a length that fits {between}, found {self.label_horizon}"
+        return f"split: no label window fits {between}: the log has {span(newest - first)} there; give a later split.cutoff"
 
     def test_task(self, shop: Shop, window: Window) -> Task:
         """What the test window asks. Raises `ConfigError` when no query is left, with the counts that say why."""
-        task = self._task(shop, window, self.target, self.target_events, self.min_events)
+        task = self._test(shop, window)
         if not len(task.queries):
             counts = ", ".join(f"{what}: {n}" for what, n in task.funnel.items())
             raise ConfigError(f"split: no query is left in the test window {window} ({counts})")
@@ -165,6 +183,9 @@ class Split(Component):
     def label_task(self, shop: Shop, window: Window) -> Task:
         """What a label window asks: every user with history, for the ranker to learn from."""
         return self._task(shop, window, self.label_target, self.label_events, 1)
+
+    def _test(self, shop: Shop, window: Window) -> Task:
+        return self._task(shop, window, self.target, self.target_events, self.min_events)
 
     def _cutoff(self, log: EventLog) -> int:
         if isinstance(self.cutoff, float):
@@ -218,23 +239,32 @@ class Rolling(Split):
     Each fold learns from label windows of its own past alone. Raises `ConfigError` where a cutoff reaches before the log.
     """
 
-    test_cutoffs: PositiveInt = 4
-    """How many test cutoffs."""
+    test_cutoffs: PositiveInt | None = None
+    """How many test cutoffs; none: 4, or as many as the log before the newest has room for and as ask somebody."""
     test_step: str | None = None
-    """Distance between them; none: the length of the test window, so that windows do not overlap."""
+    """Distance between them; none: the length of the test window, so that windows do not overlap, or less where it must be."""
 
     def folds(self, shop: Shop) -> tuple[Fold, ...]:
         """The folds on this shop's log, oldest first."""
         newest = self.fold(shop)
-        step = newest.test.end - newest.test.cutoff if self.test_step is None else _milliseconds(self.test_step)
-        if step <= 0:
+        length, given = newest.test.length, None if self.test_step is None else milliseconds(self.test_step)
+        if given == 0:
             raise ConfigError(f"split.test_step: wanted a span longer than nothing, found {self.test_step!r}")
-        return tuple(self.fold(shop, back=i * step) for i in reversed(range(self.test_cutoffs)))
-
-
-def _milliseconds(span: str) -> int:
-    return int(pd.Timedelta(re.sub(r"(?<=[\d ])d\b|(?<=\d)d(?=\d)", "D", span)) / pd.Timedelta(1, "ms"))
-
-
-def _text(time: int) -> str:
-    return str(pd.Timestamp(time, unit="ms").floor("s"))
+        before, first = newest.test.cutoff, int(shop.log.time[0])
+        room = before - first - self.lead(newest.labels[-1].length if newest.labels else 0) - 1
+        count, step = windows.spread(room, length, self.test_cutoffs, windows.TEST_CUTOFFS, given)
+        if self.test_cutoffs and count < self.test_cutoffs:
+            raise ConfigError(
+                f"split.test_cutoffs: {windows.plural(self.test_cutoffs, 'test window')} of {span(length)} do not fit: the log"
+                f" before the newest cutoff has {span(before - first)}, room for {count}"
+            )
+        folds = [self.fold(shop, back=i * step) for i in reversed(range(count))]
+        reason = f"the log before the newest cutoff has {span(before - first)}"
+        if self.test_cutoffs is None and (kept := [fold for fold in folds[:-1] if self.asks(shop, fold)]) != folds[:-1]:
+            folds, reason = [*kept, newest], "the others ask nobody"
+        wanted = self.test_cutoffs or windows.TEST_CUTOFFS
+        overlap = step if given is None and step < length and len(folds) > 1 else None
+        if len(folds) != wanted or overlap:
+            why = windows.taken("test window", length, len(folds), length, wanted, reason, overlap)
+            folds[-1] = replace(newest, notes=(why, *newest.notes))
+        return tuple(folds)

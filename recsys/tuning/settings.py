@@ -32,7 +32,7 @@ class SweepSettings(Component):
     study: Annotated[str, Field(min_length=1)] | None
     storage: Annotated[str, Field(min_length=1)] | None
     trials: PositiveInt
-    folds: PositiveInt
+    folds: PositiveInt | None
     fold_step: str | None
     label_cutoffs: PositiveInt | None
     label_queries: PositiveInt | None

@@ -51,9 +51,9 @@ def run(config: DictConfig) -> Outcome:
     params = {override_key(name): value for name, value in storage.get_trial(trial_id).params.items()}
     tracker: Tracker = construct(plain["tracking"], "tracking")
 
-    def stop(step: int, value: float) -> bool:
+    def stop(step: int, value: float, last: bool) -> bool:
         storage.set_trial_intermediate_value(trial_id, step, value)
-        return step < settings.folds and study.pruner.prune(study, storage.get_trial(trial_id))
+        return not last and study.pruner.prune(study, storage.get_trial(trial_id))
 
     stages, start = Stages(), time.perf_counter()
     about = {"study": told["study"], "trial": told["number"], "objectives": told["objectives"]}
@@ -72,14 +72,14 @@ def run(config: DictConfig) -> Outcome:
 
 
 def _judged(
-    plain: Mapping[str, Any], settings: SweepSettings, stop: Callable[[int, float], bool], tracked: Run, stages: Stages
+    plain: Mapping[str, Any], settings: SweepSettings, stop: Callable[[int, float, bool], bool], tracked: Run, stages: Stages
 ) -> Outcome:
     """Judge fold after fold, the newest as step 1; with one objective `stop` hears each value and may end the trial."""
     parts, objectives = Parts.of(plain), plain["sweep"]["trial"]["objectives"]
     if isinstance(parts.ranker, Boosted) and not settings.refit_ranker:
         parts.ranker.refit = False
     data = data_settings(plain)
-    shop, folds = folded(*data, *fold_settings(settings))
+    shop, folds, _ = folded(*data, *fold_settings(settings))
     recommender = TwoStageRecommender(parts.retriever, parts.features, parts.ranker, plain["candidates"], parts.cache)
     found: list[list[float]] = []
     for step, fold in enumerate(folds, start=1):
@@ -93,7 +93,7 @@ def _judged(
         found.append([values[name] for name in objectives])
         for name, value in zip(objectives, found[-1], strict=True):
             tracked.curve(f"fold/{name}", [step], [value])
-        if len(objectives) == 1 and stop(step, found[-1][0]):
+        if len(objectives) == 1 and stop(step, found[-1][0], step == len(folds)):
             return Outcome(TrialState.PRUNED.name)
     means = tuple(float(mean) for mean in np.mean(found, axis=0))
     tracked.metrics(dict(zip(objectives, means, strict=True)))
@@ -121,14 +121,16 @@ def data_settings(plain: Mapping[str, Any]) -> tuple[str, str, str]:
     return json.dumps(plain["dataset"]), json.dumps(plain["cache"]), json.dumps(plain["split"])
 
 
-def fold_settings(settings: SweepSettings) -> tuple[int, str | None, int | None]:
+def fold_settings(settings: SweepSettings) -> tuple[int | None, str | None, int | None]:
     """How many validation windows, how far apart, with how many label windows each."""
     return settings.folds, settings.fold_step, settings.label_cutoffs
 
 
 @lru_cache(maxsize=1)
-def folded(dataset: str, cache: str, split: str, count: int, step: str | None, labels: int | None) -> tuple[Shop, list[Fold]]:
-    """The shop before the test cutoff and the validation folds, for settings as JSON."""
+def folded(
+    dataset: str, cache: str, split: str, count: int | None, step: str | None, labels: int | None
+) -> tuple[Shop, list[Fold], str]:
+    """The shop before the test cutoff, the validation folds and what was taken, for settings as JSON."""
     shop = loaded(dataset, cache)
     return validation.validation_folds(construct(json.loads(split), "split"), shop, count, step, labels)
 

@@ -12,9 +12,11 @@ from recsys.evaluation.evidence import Past
 from recsys.evaluation.measured import FINAL, FIRST
 from recsys.judging import Evaluation
 from recsys.recommender import TwoStageRecommender
+from recsys.shop import windows
 from recsys.shop.pools import Ranking
 from recsys.shop.shop import Shop
-from recsys.shop.splits import Fold, Split, Task, _milliseconds
+from recsys.shop.splits import Fold, Split, Task
+from recsys.shop.windows import Window, milliseconds, moment, span
 from recsys.stages import Stages
 
 LATENCY = "latency_ms"
@@ -24,38 +26,64 @@ SMALLER = (LATENCY, f"{BEYOND}gini", f"{BEYOND}popularity_lift")
 
 
 def validation_folds(
-    split: Split, shop: Shop, count: int, step: str | None = None, labels: int | None = None
-) -> tuple[Shop, list[Fold]]:
-    """The shop before the oldest test cutoff, and `count` folds on it, newest first, with windows as long as the test window.
+    split: Split, shop: Shop, count: int | None = None, step: str | None = None, labels: int | None = None
+) -> tuple[Shop, list[Fold], str]:
+    """The shop before the oldest test cutoff, `count` folds on it, newest first, and what was taken in one line.
 
-    `step` is the distance between their cutoffs; by default they do not overlap. Each has at most `labels` label windows.
-    Raises `ConfigError` for a log too short.
+    Their windows are as long as the test window, `step` apart, each with `labels` label windows. What is None is chosen by what
+    the log has room for, see `windows.spread`: three folds, without overlap where at least two fit so; shorter ones where not
+    one of that length fits; none that asks nobody. Raises `ConfigError` for given values that do not fit, and for a log too
+    short.
     """
     test = split.folds(shop)[0].test
-    past = shop.before(test.cutoff)
-    length = test.end - test.cutoff
+    past, given = shop.before(test.cutoff), _distance(step)
+    first, before = int(past.log.time[0]), test.cutoff - int(past.log.time[0])
+    if labels is not None:
+        labels = labels if split.label_cutoffs is None else min(labels, split.label_cutoffs)
+        split = replace(split, label_cutoffs=labels)  # type: ignore[type-var]
+    wanted, usual = count or windows.VALIDATION_WINDOWS, test.length
+    for length in (usual, windows.shortened(before, 3, split.lead)):
+        room = before - length - split.lead(length) - 1
+        fitting, distance = windows.spread(room, length, count, windows.VALIDATION_WINDOWS, given) if length else (0, 1)
+        if not fitting or fitting < (count or 1):
+            continue
+        cutoffs = [test.cutoff - length - i * distance for i in range(fitting)]
+        folds = [_fold(split, past, cutoff, length) for cutoff in cutoffs if cutoff <= past.log.time[-1]]
+        kept = [fold for fold in folds if split.asks(past, fold)]
+        if count and len(kept) < count:
+            asking = [fold.test.cutoff for fold in kept]
+            empty = next(Window(cutoff, cutoff + length) for cutoff in cutoffs if cutoff not in asking)
+            raise ConfigError(f"sweep.folds: nobody is asked in the validation window {empty}, or in its label windows")
+        if kept:
+            overlap = distance if given is None and distance < length else None
+            reason = f"the log before the cutoff has {span(before)}"
+            if len(kept) < fitting:
+                reason += ", and the others ask nobody"
+            return past, kept, windows.taken("validation window", length, len(kept), usual, wanted, reason, overlap)
+    if count:
+        raise ConfigError(
+            f"sweep.folds: {windows.plural(count, 'validation window')} of {span(usual)} do not fit before the test cutoff,"
+            f" where the log has {span(before)}; give fewer (null: as many as fit), a fold_step or a shorter split.horizon"
+        )
+    raise ConfigError(
+        f"sweep.folds: no validation window fits that asks somebody: before the test cutoff ({moment(test.cutoff)}) the log has"
+        f" {windows.plural(len(past.log), 'event')} in {span(before)} from {moment(first)} on"
+    )
+
+
+def _distance(step: str | None) -> int | None:
     try:
-        distance = length if step is None else _milliseconds(step)
+        distance = None if step is None else milliseconds(step)
     except ValueError:
         distance = 0
-    if distance <= 0:
+    if distance is not None and distance <= 0:
         raise ConfigError(f"sweep.fold_step: wanted a span such as 28d or 12h, found {step!r}")
-    label_cutoffs = split.label_cutoffs if labels is None else min(labels, split.label_cutoffs)
-    folds = []
-    for i in range(count):
-        cutoff = pd.Timestamp(test.cutoff - length - i * distance, unit="ms").isoformat(timespec="milliseconds")
-        try:
-            earlier = replace(  # type: ignore[type-var]
-                split, cutoff=cutoff, horizon=f"{length}ms", label_cutoffs=label_cutoffs
-            )
-            folds.append(earlier.fold(past))
-        except ConfigError as error:
-            days = f"{length / 86_400_000:.1f} days"
-            raise ConfigError(
-                f"sweep.folds: {count} validation windows of {days} do not fit before the test cutoff; give fewer folds,"
-                f" a fold_step or a shorter split.horizon ({error})"
-            ) from None
-    return past, folds
+    return distance
+
+
+def _fold(split: Split, past: Shop, cutoff: int, length: int) -> Fold:
+    at = pd.Timestamp(cutoff, unit="ms").isoformat(timespec="milliseconds")
+    return replace(split, cutoff=at, horizon=f"{length}ms").fold(past)  # type: ignore[type-var]
 
 
 def names(evaluation: Evaluation, candidates: int) -> list[str]:

@@ -124,9 +124,26 @@ def test_label_windows_end_by_the_test_cutoff_less_the_gap():
     assert [(w.cutoff // DAY, w.end // DAY) for w in fold.labels] == [(10, 15), (12, 17), (14, 19)]
 
 
-def test_label_windows_before_the_first_event_are_left_out():
-    split = Split(cutoff=at_day(10), horizon="4d", label_cutoffs=9, label_step="4d")
-    assert [w.cutoff // DAY for w in split.fold(SHOP).labels] == [2, 6]
+def test_as_many_label_windows_are_taken_as_begin_after_the_first_event():
+    fold = Split(cutoff=at_day(10), horizon="4d", label_step="4d").fold(SHOP)
+    assert [w.cutoff // DAY for w in fold.labels] == [2, 6]
+    assert fold.notes == ("2 label windows of 4 days instead of 4: the log before the cutoff has 9 days",)
+
+
+def test_label_windows_are_shorter_where_not_one_as_long_as_the_test_window_fits():
+    fold = Split(cutoff=at_day(10), horizon="15d").fold(SHOP)
+    assert [(w.cutoff / DAY, w.end / DAY) for w in fold.labels][-1] == (5.5, 10)
+    assert len(fold.labels) == 4
+    assert fold.notes == ("4 label windows of 4.5 days instead of 4 of 15 days: the log before the cutoff has 9 days",)
+
+
+def test_label_windows_are_longer_where_those_as_long_as_the_test_window_ask_nobody():
+    days = ((1, VIEW), (5, TRANSACTION), (20, TRANSACTION))
+    shop = Shop.of(make_log([(user, "i", kind, day) for day, kind in days for user in "ab"]))
+    fold = Split(cutoff=at_day(20)).fold(shop)
+    assert fold.test.end - fold.test.cutoff == 1
+    assert fold.labels[-1] == Window(10 * DAY + DAY // 2, 20 * DAY)
+    assert fold.notes[0].endswith("nobody is asked anything in label windows of 1 millisecond")
 
 
 @given(
@@ -171,6 +188,10 @@ def test_wrong_options_are_refused_when_made(options: dict, says: str):
     [
         ({"cutoff": "2015-01-01"}, "split.cutoff: wanted a time after the first event"),
         ({"cutoff": 0.5, "label_horizon": "90d"}, "split.label_horizon"),
+        (
+            {"cutoff": at_day(10), "horizon": "4d", "label_step": "4d", "label_cutoffs": 9},
+            "split.label_cutoffs: 9 windows of 4 days .* room for 2",
+        ),
         ({"cutoff": 0.5, "horizon": "0d"}, "longer than nothing"),
     ],
 )
@@ -214,8 +235,15 @@ def test_one_fold_of_a_backtest_is_that_of_a_plain_split():
     assert rolling(test_cutoffs=1).folds(SHOP) == Split(**settings).folds(SHOP) == (Split(**settings).fold(SHOP),)
 
 
+def test_a_backtest_takes_as_many_test_windows_as_fit_and_says_so():
+    folds = rolling(cutoff=at_day(12), horizon="1d", label_cutoffs=0).folds(SHOP)
+    assert [(fold.test.cutoff // DAY, fold.test.end // DAY) for fold in folds] == [(11, 12), (12, 13)]
+    assert folds[-1].notes == ("2 test windows of 1 day instead of 4: the others ask nobody",)
+
+
 @pytest.mark.parametrize(
-    ("settings", "key"), [({"test_cutoffs": 20}, "split.cutoff"), ({"test_step": "0d"}, "split.test_step")]
+    ("settings", "key"),
+    [({"test_cutoffs": 40}, "split.test_cutoffs: 40 test windows of 2 days"), ({"test_step": "0d"}, "split.test_step")],
 )
 def test_a_backtest_that_does_not_fit_names_the_key(settings: dict[str, object], key: str):
     with pytest.raises(ConfigError, match=key):

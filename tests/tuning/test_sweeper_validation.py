@@ -37,14 +37,14 @@ def shop():
 
 def test_validation_windows_lie_before_the_test_cutoff_newest_first_and_do_not_overlap(shop):
     test = SPLIT.folds(shop)[0].test
-    past, folds = validation.validation_folds(SPLIT, shop.log, 3)
-    assert past.time[-1] < test.cutoff
+    past, folds, _ = validation.validation_folds(SPLIT, shop, 3)
+    assert past.log.time[-1] < test.cutoff
     windows = [fold.test for fold in folds]
     assert windows[0].end == test.cutoff
     assert [window.end for window in windows[1:]] == [window.cutoff for window in windows[:-1]]
     assert {window.end - window.cutoff for window in windows} == {test.end - test.cutoff}
     assert all(label.end <= fold.test.cutoff for fold in folds for label in fold.labels)
-    _, near = validation.validation_folds(SPLIT, shop.log, 2, "7d", 1)
+    _, near, _ = validation.validation_folds(SPLIT, shop, 2, "7d", 1)
     assert near[0].test.cutoff - near[1].test.cutoff == 7 * 86_400_000
     assert [len(fold.labels) for fold in near] == [1, 1]
 
@@ -52,7 +52,7 @@ def test_validation_windows_lie_before_the_test_cutoff_newest_first_and_do_not_o
 @pytest.mark.parametrize("step", ["soon", "0d", "-3d"])
 def test_a_distance_between_windows_that_is_none_is_refused(shop, step):
     with pytest.raises(ConfigError, match=r"sweep\.fold_step: wanted a span such as 28d or 12h"):
-        validation.validation_folds(SPLIT, shop.log, 1, step)
+        validation.validation_folds(SPLIT, shop, 1, step)
 
 
 def test_a_trial_logs_what_it_says_it_logs_and_its_long_tail_is_that_of_its_lists(shop):
