@@ -155,7 +155,7 @@ display(pd.DataFrame(compared["others"][-1]["causes"]))
 # cutoff; the test window is looked at once, in the end. Four trials show how it reads, not what tuning can do.
 
 # %%
-printed = train("retriever=covisitation", "ranker.trees=100", "sweep=ranking", "sweep.trials=4", "sweep.folds=1")
+printed = train("retriever=covisitation", "ranker.trees=100", "sweep=ranking", "sweep.trials=4")
 print("\n".join(line for line in printed.splitlines() if line.startswith("ranking ")))
 
 # %%

@@ -21,6 +21,8 @@ from recsys.component import construct
 from recsys.errors import ConfigError, UserError, nearest
 from recsys.tracking import PARENT_RUN, Tracker
 
+FLAGS = {"--dry": "dry=true"}
+"""Flags of ours, which Hydra does not know, and the overrides that they stand for."""
 CONFIGS = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -45,6 +47,12 @@ def plain_errors(in_job: bool = False) -> Iterator[None]:
     except Exception:
         ParentRun.fail()
         raise
+
+
+def with_keys(arguments: list[str]) -> list[str]:
+    """Arguments as Hydra understands them: each of `FLAGS` as the override that it stands for, once."""
+    keys = [FLAGS.get(each, each) for each in arguments]
+    return [each for i, each in enumerate(keys) if each not in FLAGS.values() or each not in keys[:i]]
 
 
 def explain(error: Exception, arguments: list[str]) -> str:
@@ -92,8 +100,8 @@ class ParentRun(Callback):
     _started: tuple[Tracker, str] | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Start the parent, unless a worker of it is what runs here; a sweep has a parent of its own."""
-        if os.environ.get(PARENT_RUN) or config.get("sweep"):
+        """Start the parent, unless a worker of it is what runs here; a sweep has a parent of its own, a dry run none."""
+        if os.environ.get(PARENT_RUN) or config.get("sweep") or config.dry:
             return
         tracker = construct(OmegaConf.to_container(config.tracking, resolve=True), "tracking")
         if not isinstance(tracker, Tracker):
@@ -103,8 +111,14 @@ class ParentRun(Callback):
         ParentRun._started = (tracker, parent) if parent else None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """End the parent as finished."""
+        """End the parent as finished; of a dry run nothing stays."""
         self._end("FINISHED")
+        if config.dry:
+            from recsys.runs import remove_empty
+
+            folder = Path(config.hydra.sweep.dir)
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+            remove_empty(folder, folder.parent)
 
     @classmethod
     def fail(cls) -> None:

@@ -32,6 +32,7 @@ from recsys.report import page, plots, run_table, terminal
 from recsys.retrieval import Retriever
 from recsys.shop.kinds import named
 from recsys.shop.splits import Fold, Rolling, Split, Window
+from recsys.shop.windows import TEST_CUTOFFS
 from recsys.stages import Stages
 from recsys.tracking import Run, Tracker, ui_command
 
@@ -85,7 +86,7 @@ def run(config: DictConfig) -> float:
     """
     plain = without(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     parts = Parts.of(plain)
-    _check_values(plain)
+    check_values(plain)
     objective = objective_of(parts, plain)
     console = Console()
     folder = Path(plain["output_dir"]).resolve()
@@ -117,7 +118,7 @@ def objective_of(parts: Parts, config: Mapping[str, Any]) -> str:
     leading, wanted = f"{FINAL}/{measured.leading}", config["optimized_metric"]
     if wanted is None:
         return leading
-    folds = split.test_cutoffs if isinstance(split, Rolling) else 1
+    folds = (split.test_cutoffs or TEST_CUTOFFS) if isinstance(split, Rolling) else 1
     known = measured.logged(config["candidates"], parts.retriever.labels, folds)
     if wanted not in known and not str(wanted).startswith(UNFORETOLD):
         alike = nearest(str(wanted), (name for name in known if not name.startswith(("interval/", "mde/"))))
@@ -151,6 +152,8 @@ def _run(
     tracked.dataset(dataset)
     with stages("split"):
         folds = parts.split.folds(dataset)
+    for note in dict.fromkeys(note for fold in folds for note in fold.notes):
+        console.print(f"[yellow]{note}[/]", highlight=False)
     judged: list[JudgedFold] = []
     recommender = TwoStageRecommender(parts.retriever, parts.features, parts.ranker, config["candidates"], parts.cache)
     for i, fold in enumerate(folds):
@@ -256,13 +259,15 @@ def _write_per_query(judged: Sequence[JudgedFold], judgement: Judgement, dataset
     pd.concat(frames).assign(stage=judgement.stage).to_parquet(path, index=False)
 
 
-def _check_values(config: Mapping[str, Any]) -> None:
+def check_values(config: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a value of no group that does not fit."""
     for name, least in (("seed", 0), ("candidates", 1)):
         value = config[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f"{name}: wanted a whole number of at least {least}, found {value!r}")
-    if not isinstance(config["refit"], bool):
-        raise ConfigError(f"refit: wanted true or false, found {config['refit']!r}")
+    for name in ("refit", "dry"):
+        if not isinstance(config[name], bool):
+            raise ConfigError(f"{name}: wanted true or false, found {config[name]!r}")
 
 
 def _tags() -> dict[str, object]:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -166,3 +167,10 @@ def _fetch(name: str, like: RunFolder, outputs: Path) -> RunFolder | None:
     tracker = tracker_of(like.config)
     folder = tracker.fetch(name, outputs / FETCHED) if tracker else None
     return RunFolder(folder) if folder else None
+
+
+def remove_empty(*folders: Path) -> None:
+    """Remove each folder that is empty, or that is so after those before it."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()

@@ -1,3 +1,5 @@
+import importlib
+import importlib.util
 import os
 import runpy
 import sys
@@ -23,17 +25,20 @@ class Done(NamedTuple):
 
 @pytest.fixture
 def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Run a script to its end as if its arguments had been typed, in this process: a new one takes seconds to start."""
+    """Run a script to its end as if it had been typed in `home`, in this process: a new one takes seconds to start."""
 
-    def run(script: str, *arguments: str) -> Done:
-        for name, value in {"RECSYS_HOME": str(tmp_path), "COLUMNS": "200", "HYDRA_FULL_ERROR": "1"}.items():
+    def run(script: str, *arguments: str, home: Path = tmp_path) -> Done:
+        for name, value in {"RECSYS_HOME": str(home), "COLUMNS": "200", "HYDRA_FULL_ERROR": "1"}.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.chdir(tmp_path)
+        monkeypatch.chdir(home)
         monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
         capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
+        code = 0
+        try:
             runpy.run_path(str(ROOT / script), run_name="__main__")
-        return Done(int(left.value.code or 0), *capfd.readouterr())
+        except SystemExit as left:
+            code = int(left.code or 0)
+        return Done(code, *capfd.readouterr())
 
     return run
 
@@ -46,3 +51,23 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkout") / "recsys"
     check_out(folder)
     return folder
+
+
+@pytest.fixture
+def package(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The checkout with its own modules found by `import recsys.…`, those that the README adds too."""
+    from readme import README, blocks
+
+    for block in blocks(README):
+        if block.file and block.file.endswith(".py") and block.file.startswith("recsys/"):
+            name = block.file.removesuffix(".py").replace("/", ".")
+            spec = importlib.util.spec_from_file_location(name, checkout / block.file)
+            assert spec
+            assert spec.loader
+            module = importlib.util.module_from_spec(spec)
+            monkeypatch.setitem(sys.modules, name, module)
+            monkeypatch.setattr(
+                importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2], module, raising=False
+            )
+            spec.loader.exec_module(module)
+    return checkout

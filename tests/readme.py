@@ -129,6 +129,16 @@ def inline_commands() -> list[list[str]]:
 
 PRINTED = commands(README)
 CHECKED = [list(words) for words in dict.fromkeys(map(tuple, PRINTED + inline_commands()))]
+
+
+def train_commands() -> list[list[str]]:
+    """The words of each `train.py` command that README.md, `--help`, the notebooks and the comments in `conf/` print."""
+    files = [*CONF.rglob("*.yaml"), *(ROOT / "notebooks").glob("*.py")]
+    lines = [line for path in files for line in re.findall(r"python (train\.py(?: [^`#\[\n&\"]*)?)[`#\[\n&]", path.read_text())]
+    found = [words[1:] for words in CHECKED if words[:2] == ["python", "train.py"]] + [shlex.split(line) for line in lines]
+    return [list(words) for words in dict.fromkeys(map(tuple, found)) if "--help" not in words]
+
+
 KEY = "SG.a-very-secret-key.0123456789-us6"
 
 
@@ -155,7 +165,8 @@ def jobs(overrides: list[str]) -> Iterator[list[str]]:
 def overrides_of(words: list[str]) -> list[str]:
     """The overrides among the words of a `train.py` command, whose flags have to be Hydra's."""
     flags = [word for word in words if word.startswith("-")]
-    assert set(flags) <= {"-m", "--multirun", "--help", "--hydra-help", "--cfg", "-c", "--resolve", "--package", "-p", "--info"}
+    known = {"-m", "--multirun", "--help", "--hydra-help", "--cfg", "-c", "--resolve", "--package", "-p", "--info", "--dry"}
+    assert set(flags) <= known
     return [word for word in words if "=" in word and not word.startswith("-")]
 
 

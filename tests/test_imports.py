@@ -21,6 +21,7 @@ LAYERS = (
     {"delivery", "ablation", "audit"},
     {"serving"},
     {"experiment"},
+    {"dry"},
     {"tuning"},
     {"cli"},
 )

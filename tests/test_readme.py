@@ -33,22 +33,6 @@ from readme import (
 from recsys.experiment import Parts
 
 
-@pytest.fixture
-def package(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The checkout with its own modules found by `import recsys.…`, those that the README adds too."""
-    for block in blocks(README):
-        if block.file and block.file.endswith(".py") and block.file.startswith("recsys/"):
-            name = block.file.removesuffix(".py").replace("/", ".")
-            spec = importlib.util.spec_from_file_location(name, checkout / block.file)
-            assert spec
-            assert spec.loader
-            module = importlib.util.module_from_spec(spec)
-            monkeypatch.setitem(sys.modules, name, module)
-            monkeypatch.setattr(sys.modules[name.rpartition(".")[0]], name.rpartition(".")[2], module, raising=False)
-            spec.loader.exec_module(module)
-    return checkout
-
-
 def script(path: Path) -> Callable[[list[str]], int]:
     spec = importlib.util.spec_from_file_location(f"readme_{path.stem}", path)
     assert spec
@@ -202,7 +186,7 @@ def test_every_option_that_is_mentioned_exists():
 def test_every_flag_that_is_mentioned_exists():
     flags = {code.split()[0] for code in codes(README) if re.match(r"--[a-z]", code)}
     sources = "".join(path.read_text() for path in (ROOT / "scripts").glob("*.py"))
-    assert {flag for flag in flags if f'"{flag}"' not in sources} <= {"--help", "--cfg", "--multirun", "--env-manager"}
+    assert {flag for flag in flags if f'"{flag}"' not in sources} <= {"--help", "--cfg", "--multirun", "--env-manager", "--dry"}
 
 
 def test_the_table_of_groups_names_what_there_is():

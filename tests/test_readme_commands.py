@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,42 +21,43 @@ import numpy as np
 import pandas as pd
 import pytest
 from esp_standin import StandIn
-from readme import KEY, PRINTED, composed, jobs, overrides_of, run, surroundings
+from readme import KEY, PRINTED, ROOT, composed, jobs, overrides_of, run, surroundings, train_commands
 
 from recsys.datasets.synthetic import Synthetic
+from recsys.shop.events import EventLog
 
-SMALL = {
-    "synthetic": ["dataset.scale=0.01"],
-    "sweep": ["sweep.trials=2", "sweep.folds=1"],
-}
-"""Overrides that make a printed command small."""
+FEW = "sweep.trials=2"
+"""All that is made smaller of a printed `train.py`: nothing depends on it that makes a command impossible."""
+ONLINE_RETAIL = pd.Timestamp("2010-12-01 08:26"), pd.Timestamp("2011-12-09 12:50")
+"""The first and the last purchase of the file that a reader has."""
 
 
 def shrunk(words: list[str], values: dict[str, Any]) -> list[str]:
-    """A `train.py` command with what makes it small."""
-    small = [word for word in words if not word.startswith(("dataset.scale=", "sweep.trials=", "sweep.folds="))]
-    if values["dataset"]["_target_"].endswith("Synthetic"):
-        small += SMALL["synthetic"]
-    return small + (SMALL["sweep"] if values.get("sweep") else [])
+    """A `train.py` command with few trials."""
+    if not values.get("sweep"):
+        return words
+    return [word for word in words if not word.startswith("sweep.trials=")] + [FEW]
 
 
 def lay_out(folder: Path, values: dict[str, Any]) -> None:
-    """Where a command reads a reader's own events, a small simulated shop in that form and at that place."""
+    """Where a command reads a reader's own events, a small simulated shop in that form and at that place, over as many days."""
     settings = values["dataset"]
-    if not settings.get("path") or (folder / settings["path"]).exists():
+    if not settings.get("path"):
         return
     there = folder / settings["path"]
     if settings["_target_"].endswith("RetailRocket"):
-        done = run(folder, [sys.executable, "scripts/make_synthetic.py", "--scale", "0.01", "--out", str(there)])
-        assert done.returncode == 0, done.stderr
+        if not there.exists():
+            done = run(
+                folder, [sys.executable, str(ROOT / "scripts/make_synthetic.py"), "--scale", "0.01", "--out", str(there)]
+            )
+            assert done.returncode == 0, done.stderr
         return
-    log = Synthetic(scale=0.01, seed=0).load().log
+    log = simulated()
     time = log.time
-    if isinstance(values["split"]["cutoff"], str):  # the test window is the last fifth of the log, as it is for a quantile
-        cutoff = int(pd.Timestamp(values["split"]["cutoff"]).timestamp() * 1000)
-        time = time - time[int(0.8 * len(time))] + cutoff
     user, item = (ids.ids[code].astype(str) for ids, code in ((log.users, log.user), (log.items, log.item)))
     if settings["_target_"].endswith("OnlineRetail"):
+        begin, end = (moment.timestamp() * 1000 for moment in ONLINE_RETAIL)
+        time = (begin + (time - time[0]) * ((end - begin) / (time[-1] - time[0]))).astype(np.int64)
         table = pd.DataFrame({"InvoiceNo": 500000 + np.arange(len(log)), "StockCode": np.char.add("2", item)})
         table = table.assign(Description=np.char.add("THING ", item), Quantity=1, UnitPrice=2.5, Country="Nowhere")
         table = table.assign(CustomerID=user, InvoiceDate=pd.to_datetime(time, unit="ms").strftime("%Y-%m-%d %H:%M:%S"))
@@ -67,6 +69,12 @@ def lay_out(folder: Path, values: dict[str, Any]) -> None:
         table[names["event"] or "event"] = [told.get(kind, kind) for kind in kinds[log.kind]]
     there.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(there, index=False)
+
+
+@cache
+def simulated() -> EventLog:
+    """The events of a reader's own shop."""
+    return Synthetic(scale=0.01, seed=0).load().log
 
 
 def serving(words: list[str]) -> str | None:
@@ -170,6 +178,31 @@ def reader_types(folder: Path, words: list[str], service: StandIn) -> None:
         lay_out(folder, values)
         small = shrunk(small, values)
     if words[1] == "scripts/benchmark.py":
-        small += ["--scale", "0.02"]
+        small += ["--scale", "0.02"]  # a shop of as many days: there are fewer customers
     done = run(folder, small)
     assert done.returncode == 0, (done.stderr or done.stdout)[-600:]
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which commands are typed."""
+    return tmp_path_factory.mktemp("reader")
+
+
+def costly(words: list[str]) -> Any:
+    """A command for the slow tests if its data takes a minute to make."""
+    return pytest.param(words, id=" ".join(words)[:90], marks=[pytest.mark.slow] if "dataset.scale=1" in words else [])
+
+
+@pytest.mark.parametrize("words", [costly(words) for words in train_commands()])
+def test_a_printed_command_is_possible_exactly_as_it_is(
+    words: list[str], reader: Path, package: Path, typed: Callable[..., Any]
+):
+    """Settings are resolved and checked against data over as many days as the reader has; nothing stays but that data."""
+    values = composed(package / "conf", "config", next(jobs(overrides_of(words[1:]))))
+    lay_out(reader, values)
+    before = {path.name for path in reader.iterdir()}
+    done = typed(str(package / "train.py"), *words[1:], "--dry", home=reader)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("estimate ") >= (1 if values.get("sweep") else len(list(jobs(overrides_of(words[1:])))))
+    assert {path.name for path in reader.iterdir()} - before <= {".cache"}

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -103,6 +104,18 @@ def open_storage(url: str, heartbeat: int, grace: int, retries: int) -> Storage:
                 _one_writer_at_a_time(storage.engine)
             return storage
     raise AssertionError
+
+
+def try_storage(url: str, heartbeat: int, grace: int, retries: int) -> None:
+    """Open the storage as `open_storage` does; a file that was not there before is not there after. Raises as it does."""
+    file = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") or "://" not in url else None
+    there = file is None or file.exists()
+    storage = open_storage(url, heartbeat, grace, retries)
+    if file and not there:
+        open_storage.cache_clear()
+        if isinstance(storage, RDBStorage):
+            storage.engine.dispose()
+        file.unlink(missing_ok=True)
 
 
 def _one_writer_at_a_time(engine: sqlalchemy.Engine) -> None:

@@ -27,8 +27,9 @@ from recsys.errors import ConfigError, nearest
 from recsys.evaluation.measured import FINAL
 from recsys.experiment import Parts, objective_of
 from recsys.judging import Evaluation
+from recsys.shop.splits import Fold
 from recsys.tracking import Run, Tracker
-from recsys.tuning import results, space, syntax, validation
+from recsys.tuning import rehearsal, results, space, syntax, validation
 from recsys.tuning.settings import SweepSettings
 from recsys.tuning.space import SearchSpace
 from recsys.tuning.study import ERROR, SharedStudy, open_storage
@@ -94,8 +95,12 @@ class OptunaSweeper(Sweeper):
         sampler = self._sampler(0)
         if isinstance(sampler, optuna.samplers.BruteForceSampler):
             _check_discrete(spaces)
-        folded(*data_settings(base), *fold_settings(self.settings))
-        self.content = self._content(base)
+        _, folds, line = folded(*data_settings(base), *fold_settings(self.settings))
+        if self.config.dry:
+            rehearsal.tell(self.console, base, self.settings, self._rehearsed(stages, spaces))
+            return None
+        self.console.print(line, highlight=False)
+        self.content = self._content(base, folds)
         name = self.settings.study or self._name(base, stages, spaces)
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         return self._run(name, stages, keys, parts.tracking)
@@ -299,12 +304,19 @@ class OptunaSweeper(Sweeper):
             raise ConfigError(f"sweep/sampler: {name}: {str(cause).splitlines()[0]}") from None
         return made
 
-    def _content(self, base: Mapping[str, Any]) -> str:
+    def _rehearsed(self, stages: Sequence[Stage], spaces: Sequence[SearchSpace]) -> list[rehearsal.Stage]:
+        """What a dry run says of each stage."""
+        return [
+            rehearsal.Stage(stage.name, stage.over, stage.objectives, len(each.drawn()), self.compose(self._fixed(stage)))
+            for stage, each in zip(stages, spaces, strict=True)
+        ]
+
+    def _content(self, base: Mapping[str, Any], folds: Sequence[Fold]) -> str:
         """What the trials vary and are judged on: values of studies that differ in it cannot be compared."""
-        passing = ("outputs", "output_dir", "tracking", "cache", "sweep", space.CHOICES)
+        passing = ("outputs", "output_dir", "tracking", "cache", "sweep", "dry", space.CHOICES)
         content = {key: value for key, value in base.items() if key not in passing}
         settings = self.settings
-        return digest(content, fold_settings(settings), settings.label_queries, settings.refit_ranker)
+        return digest(content, folds, settings.label_queries, settings.refit_ranker)
 
     def _name(self, base: Mapping[str, Any], stages: Sequence[Stage], spaces: Sequence[SearchSpace]) -> str:
         """A name of the sweep's content: who searches the same, on the same data, joins."""

@@ -238,7 +238,7 @@ def test_one_fold_of_a_backtest_is_that_of_a_plain_split():
 def test_a_backtest_takes_as_many_test_windows_as_fit_and_says_so():
     folds = rolling(cutoff=at_day(12), horizon="1d", label_cutoffs=0).folds(SHOP)
     assert [(fold.test.cutoff // DAY, fold.test.end // DAY) for fold in folds] == [(11, 12), (12, 13)]
-    assert folds[-1].notes == ("2 test windows of 1 day instead of 4: the others ask nobody",)
+    assert folds[-1].notes == ("2 test windows of 24 hours instead of 4: the others ask nobody",)
 
 
 @pytest.mark.parametrize(

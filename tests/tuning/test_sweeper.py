@@ -14,13 +14,12 @@ import yaml
 from optuna.trial import TrialState
 
 ROOT = Path(__file__).resolve().parents[2]
-SHOP = ("dataset=synthetic", "dataset.scale=0.01", "features=base", "split.horizon=14d", "split.label_cutoffs=2")
+SHOP = ("dataset=synthetic", "dataset.scale=0.01", "features=base")
 TINY = (*SHOP, "retriever=popularity", "ranker=lambdarank", "ranker.trees=5", "ranker.threads=1")
 SWEEP = (
     *TINY,
     "sweep=two_stage",
     "sweep.trials=5",
-    "sweep.folds=2",
     "sweep/pruner=none",
     "retriever.window_days=choice(-1,-2,7,30)",
 )
@@ -77,8 +76,8 @@ def test_a_failed_trial_is_kept_with_its_error_and_does_not_end_the_sweep(studie
 
 def test_a_trial_reports_each_fold_and_its_value_is_their_mean(studies):
     for trial in studies["ranking"].trials:
-        assert list(trial.intermediate_values) == [1, 2]
-        assert trial.value == pytest.approx(sum(trial.intermediate_values.values()) / 2)
+        assert list(trial.intermediate_values) == [1, 2, 3]
+        assert trial.value == pytest.approx(sum(trial.intermediate_values.values()) / 3)
 
 
 def test_the_test_window_is_asked_once_by_the_winner_and_the_defaults(studies, swept, home):
@@ -153,7 +152,7 @@ def test_the_same_command_again_joins_the_study_and_runs_nothing_twice(home, stu
 
 def test_several_objectives_give_a_front(home):
     name = "sweep.study=front"
-    options = ("sweep=joint", "sweep.trials=4", "sweep.folds=1", "sweep/sampler=nsga2", name, "tracking=none")
+    options = ("sweep=joint", "sweep.trials=4", "sweep/sampler=nsga2", name, "tracking=none")
     done = train(home, "-m", *TINY, *options, "sweep.objectives=[ndcg_at_10,long_tail_at_10,latency_ms]")
     assert done.returncode == 0, done.stderr
     study = optuna.load_study(study_name="front", storage=f"sqlite:///{home / 'optuna.db'}")
@@ -185,7 +184,7 @@ def test_the_objective_is_the_leading_metric_of_what_is_measured(home):
 @pytest.mark.slow
 def test_trials_run_beside_each_other_with_the_joblib_launcher(home):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    options = ("sweep=ranking", "sweep.trials=5", "sweep.folds=2", "sweep.study=beside", "ranker.trees=60")
+    options = ("sweep=ranking", "sweep.trials=5", "sweep.study=beside", "ranker.trees=60")
     done = train(home, "-m", *TINY, *options, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert done.returncode == 0, done.stderr
     study = optuna.load_study(study_name="beside", storage=f"sqlite:///{home / 'optuna.db'}")
