@@ -96,9 +96,10 @@ def test_every_exclusion_is_counted():
 
 
 def test_horizon_ends_the_window_just_before():
-    log = make_log([("u", "i", VIEW, 1), ("u", "i", TRANSACTION, 5), ("v", "i", VIEW, 1), ("v", "i", TRANSACTION, 8)])
-    assert asked(Split(cutoff=at_day(4), horizon="4d", label_cutoffs=0), log) == {"u": {"i": 4}}
-    assert set(asked(Split(cutoff=at_day(4), horizon="4d1ms", label_cutoffs=0), log)) == {"u", "v"}
+    rows = [("u", "i", VIEW, 1), ("u", "i", TRANSACTION, 5), ("v", "i", VIEW, 1), ("v", "i", TRANSACTION, 8)]
+    shop = Shop.of(make_log(rows))
+    assert asked(Split(cutoff=at_day(4), horizon="4d", label_cutoffs=0), shop) == {"u": {"i": 4}}
+    assert set(asked(Split(cutoff=at_day(4), horizon="4d1ms", label_cutoffs=0), shop)) == {"u", "v"}
 
 
 def test_an_event_at_the_cutoff_belongs_to_the_window():
