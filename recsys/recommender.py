@@ -119,11 +119,14 @@ class TwoStageRecommender:
 
     @property
     def products(self) -> pa.Table:
-        """What was known at the cutoff, a row an item number: the shop's `id`, `name`, `category`, `price`; null: unknown."""
+        """What was known at the cutoff, one row for each item number: the shop's `id`, `name`, `category`, `price`, and `image`
+        and `url` where the catalogue has them; null: unknown.
+        """
         if self._products is None:
             known = self._fitted().catalogue
             category = np.append(known.tree.category.ids.astype(object), np.array([None]))[known.category]
             texts = {"name": known.names(), "category": category}
+            texts |= {name: known.texts.own(known.latest(name)) for name in ("image", "url") if name in known.types}
             columns = {name: pa.array(values, type=pa.string()) for name, values in texts.items()}
             price = pa.array(known.price, from_pandas=True)
             self._products = pa.table({"id": self.history.items.ids, **columns, "price": price})

@@ -62,20 +62,26 @@ def _promises(world: Shop, test: Task) -> Check:
     """`shop.before(t)` shows nothing of the future."""
     cutoff = test.window.cutoff
     past = world.before(cutoff)
-    log, catalogue = past.log, past.catalogue
+    log, catalogue, customers = past.log, past.catalogue, past.customers
+    named = catalogue.texts.ids[np.unique(catalogue.value[catalogue.rows_of(catalogue.category_property)])]
     broken = {
         "an event": bool((log.time >= cutoff).any()),
         "a user": bool((log.user_born >= cutoff).any() or log.n_users != len(log.user_born)),
         "an item": bool((log.item_born >= cutoff).any() or log.n_items != len(log.item_born)),
         "a property": bool((catalogue.time >= cutoff).any()),
-        "a catalogue item": bool(catalogue.n_items != log.n_items or (catalogue.item >= catalogue.n_items).any()),
+        "a catalogue item": bool(catalogue.n_items != log.n_items or (catalogue.owner >= catalogue.n_items).any()),
+        "a category": len(catalogue.tree.only(named)) < len(catalogue.tree),
+        "a customer": bool(customers.n_users != log.n_users or (customers.owner >= customers.n_users).any()),
+        "an attribute of a customer": bool((customers.time >= cutoff).any()),
         "a history": bool((test.queries.event_time >= cutoff).any()),
     }
     found = [what for what, is_broken in broken.items() if is_broken]
     counts = {"events": len(log), "users": log.n_users, "items": log.n_items, "property changes": len(catalogue)}
+    counts |= {"categories": len(catalogue.tree), "changes of customers": len(customers)}
     if found:
         return Check("past", "fail", f"The past of the cutoff shows {' and '.join(found)} of the future.", counts)
-    return Check("past", "pass", "The past of the cutoff holds no event, user, item or property of the future.", counts)
+    finding = "The past of the cutoff holds no event, user, item, attribute or category of the future."
+    return Check("past", "pass", finding, counts)
 
 
 def _labels_before_test(world: Shop, fold: Fold, labels: Sequence[Task], test: Task) -> Check:

@@ -10,15 +10,18 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from recsys.shop.attributes import Attributes
+from recsys.shop.catalogue import CategoryTree
 from recsys.shop.events import EventLog
 from recsys.shop.identity import Vocabulary
 from recsys.shop.shop import Shop
 
 Whole = TypeVar("Whole", bound=np.integer)
+Table = TypeVar("Table", bound=Attributes)
 
 
 def without_future(world: Shop, cutoff: int) -> Shop:
-    """The world as it was at `cutoff`: later events, births, property changes and texts are not there at all."""
+    """The world as it was at `cutoff`: later events, births, changes, texts and categories are not there at all."""
     past = world.before(cutoff)
     log, catalogue = past.log, past.catalogue
     return Shop(
@@ -34,31 +37,36 @@ def without_future(world: Shop, cutoff: int) -> Shop:
             log.kinds,
             None if log.undone is None else log.undone.copy(),
         ),
-        replace(
-            catalogue,
-            item=catalogue.item.copy(),
-            time=catalogue.time.copy(),
-            prop=catalogue.prop.copy(),
-            value=catalogue.value.copy(),
-            properties=_cut(catalogue.properties, _used(catalogue.prop)),
-            texts=_cut(catalogue.texts, _used(catalogue.value)),
-            item_born=catalogue.item_born.copy(),
-        ),
+        replace(_without_unused(catalogue), whole_tree=None if catalogue.whole_tree is None else catalogue.tree),
+        _without_unused(past.customers),
     )
 
 
 def scrambled_future(world: Shop, cutoff: int, seed: int = 0) -> Shop:
-    """The same past, another future: from `cutoff` on users, items, kinds, times and property values are drawn at random,
-    and the ids and texts that appear there have changed places.
+    """The same past, another future: from `cutoff` on users, items, kinds, times and attributes are drawn at random, and the
+    ids, texts and categories that appear there have changed places.
     """
     draw = np.random.default_rng(seed)
     log, catalogue = world.log, world.catalogue
-    first, change = int(np.searchsorted(log.time, cutoff)), int(np.searchsorted(catalogue.time, cutoff))
-    past = world.before(cutoff).log
+    first, known = int(np.searchsorted(log.time, cutoff)), world.before(cutoff)
+    past = known.log
 
     def other(values: npt.NDArray[Whole], start: int, size: int) -> npt.NDArray[Whole]:
-        tail = draw.integers(0, size, len(values) - start).astype(values.dtype)
+        tail = draw.integers(0, max(size, 1), len(values) - start).astype(values.dtype)
         return np.concatenate([values[:start], tail])
+
+    def scrambled(attributes: Table) -> Table:
+        change = int(np.searchsorted(attributes.time, cutoff))
+        return replace(
+            attributes,
+            owner=other(attributes.owner, change, len(attributes.born)),
+            time=attributes.time.copy(),
+            prop=other(attributes.prop, change, len(attributes.properties)),
+            value=other(attributes.value, change, len(attributes.texts)),
+            properties=_shuffled(attributes.properties, _used(attributes.prop[:change]), draw),
+            texts=_shuffled(attributes.texts, _used(attributes.value[:change]), draw),
+            born=attributes.born.copy(),
+        )
 
     times = np.sort(draw.integers(cutoff, max(int(log.time[-1]), cutoff) + 1, len(log) - first))
     return Shop(
@@ -73,34 +81,62 @@ def scrambled_future(world: Shop, cutoff: int, seed: int = 0) -> Shop:
             log.item_born.copy(),
             log.kinds,
         ),
-        replace(
-            catalogue,
-            item=other(catalogue.item, change, catalogue.n_items),
-            time=catalogue.time.copy(),
-            prop=other(catalogue.prop, change, max(len(catalogue.properties), 1)),
-            value=other(catalogue.value, change, max(len(catalogue.texts), 1)),
-            properties=_shuffled(catalogue.properties, _used(catalogue.prop[:change]), draw),
-            texts=_shuffled(catalogue.texts, _used(catalogue.value[:change]), draw),
-            item_born=catalogue.item_born.copy(),
-        ),
+        replace(scrambled(catalogue), whole_tree=_other_tree(catalogue.whole_tree, known.catalogue.tree, draw)),
+        scrambled(world.customers),
     )
 
 
 def uninformative_past(world: Shop, cutoff: int, seed: int = 0) -> Shop:
-    """The past of `cutoff`, with items that have changed places at random, in events and catalogue alike; no future.
+    """The past of `cutoff`, with items that have changed places at random, in events and catalogue alike, and customers that
+    have done so in their attributes; no future.
 
     Users, times and kinds stay, and so does all that can be learnt, of other items. All items are born with the first event.
     """
     past = without_future(world, cutoff)
-    log, catalogue = past.log, past.catalogue
-    place = np.random.default_rng(seed).permutation(log.n_items).astype(np.int32)
+    log, catalogue, customers = past.log, past.catalogue, past.customers
+    draw = np.random.default_rng(seed)
+    place = draw.permutation(log.n_items).astype(np.int32)
     item = place[log.item]
     order = np.lexsort((log.kind, item, log.user, log.time))
     born = np.full(log.n_items, min(log.time[0], log.item_born[0]) if len(log) else 0)
+    owner = draw.permutation(log.n_users).astype(np.int32)[customers.owner]
+    time = np.maximum(customers.time, customers.born[owner])
+    by_time = np.argsort(time, kind="stable")
     return Shop(
         replace(log, user=log.user[order], item=item[order], kind=log.kind[order], item_born=born),
-        replace(catalogue, item=place[catalogue.item], item_born=born),
+        replace(catalogue, owner=place[catalogue.owner], born=born),
+        replace(
+            customers,
+            owner=owner[by_time],
+            time=time[by_time],
+            prop=customers.prop[by_time],
+            value=customers.value[by_time],
+        ),
     )
+
+
+def _without_unused(attributes: Table) -> Table:
+    """The same changes as copies, with no text or property that none of them uses."""
+    return replace(
+        attributes,
+        owner=attributes.owner.copy(),
+        time=attributes.time.copy(),
+        prop=attributes.prop.copy(),
+        value=attributes.value.copy(),
+        properties=_cut(attributes.properties, _used(attributes.prop)),
+        texts=_cut(attributes.texts, _used(attributes.value)),
+        born=attributes.born.copy(),
+    )
+
+
+def _other_tree(tree: CategoryTree | None, seen: CategoryTree, draw: np.random.Generator) -> CategoryTree | None:
+    """The tree whose categories that are not `seen` have changed their names among them and are roots."""
+    if tree is None:
+        return None
+    ids, parent = tree.category.ids.copy(), tree.parent.copy()
+    hidden = seen.category.exactly(ids) < 0
+    ids[hidden], parent[hidden] = draw.permutation(ids[hidden]), -1
+    return CategoryTree(Vocabulary(ids), parent)
 
 
 def _cut(vocabulary: Vocabulary, size: int) -> Vocabulary:

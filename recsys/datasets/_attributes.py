@@ -1,4 +1,4 @@
-"""Item attributes that come with the events, such as the price paid, as changes of the catalogue."""
+"""Attributes that come with rows, such as the price paid, as changes of the catalogue or of customers."""
 
 from collections.abc import Mapping
 
@@ -12,20 +12,20 @@ from recsys.shop.identity import Ids
 Texts = npt.NDArray[np.object_]
 
 
-def changes(item_ids: Ids, time: Int64, attributes: Mapping[str, Texts]) -> pd.DataFrame:
-    """The rows of `Catalogue.build`: for each item and attribute, the times at which its text became another one.
+def changes(ids: Ids, time: Int64, attributes: Mapping[str, Texts], owner: str = "item") -> pd.DataFrame:
+    """The rows of `Catalogue.build` or `Customers.build`: for each owner and attribute, the times at which its text changed.
 
-    `attributes` maps a property to its text on each event, None where the event does not tell. Of several texts at one time
-    the greatest holds, as in the catalogue.
+    `ids` are those of each row's `owner`, the name of their column. `attributes` maps a property to its text on each row, None
+    where the row has none. Of several texts at one time the greatest holds, as in the catalogue.
     """
-    frames = [_changes(item_ids, time, name, texts) for name, texts in attributes.items()]
-    return pd.concat(frames or [pd.DataFrame({"item": [], "time": [], "property": [], "value": []})])
+    frames = [_changes(ids, time, name, texts, owner) for name, texts in attributes.items()]
+    return pd.concat(frames or [pd.DataFrame({owner: [], "time": [], "property": [], "value": []})])
 
 
-def _changes(item_ids: Ids, time: Int64, name: str, texts: Texts) -> pd.DataFrame:
-    rows = pd.DataFrame({"item": item_ids, "time": time, "property": name, "value": texts}).dropna(subset="value")
-    rows = rows.sort_values(["item", "time", "value"]).drop_duplicates(["item", "time"], keep="last")
-    same = (rows["item"] == rows["item"].shift()) & (rows["value"] == rows["value"].shift())
+def _changes(ids: Ids, time: Int64, name: str, texts: Texts, owner: str) -> pd.DataFrame:
+    rows = pd.DataFrame({owner: ids, "time": time, "property": name, "value": texts}).dropna(subset="value")
+    rows = rows.sort_values([owner, "time", "value"]).drop_duplicates([owner, "time"], keep="last")
+    same = (rows[owner] == rows[owner].shift()) & (rows["value"] == rows["value"].shift())
     return rows[~same]
 
 

@@ -1,13 +1,23 @@
 """What loading gives, whatever the source."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import BeforeValidator
 
-from recsys.component import Component
+from recsys.component import Component, component
+from recsys.datasets.attribute_files import (
+    CUSTOMERS,
+    PRODUCTS,
+    AttributeFile,
+    from_path,
+    with_customers,
+    with_products,
+)
 from recsys.shop.kinds import RETAIL, Kinds
 from recsys.shop.shop import Shop
 
@@ -55,11 +65,19 @@ class Dataset(Shop):
         }
 
 
+@component
 class Source(Component, ABC):
-    """Settings that say where a shop's events are and how to read them."""
+    """Settings that say where a shop's events are and how to read them.
+
+    `customers` and `products` are files of what is known of them, for any source: a path, or the settings of an
+    `AttributeFile`. A source of your own gives `read`, and `files` where it can; `load` adds what these two hold.
+    """
+
+    customers: Annotated[AttributeFile | None, BeforeValidator(from_path)] = None
+    products: Annotated[AttributeFile | None, BeforeValidator(from_path)] = None
 
     def files(self) -> tuple[Path, ...] | None:
-        """The files that `load` reads: the dataset is the same while settings and files are. `None`: they cannot be named."""
+        """The files that `read` reads: what it gives is the same while settings and files are. `None`: they cannot be named."""
         return None
 
     def event_kinds(self) -> Kinds:
@@ -67,5 +85,26 @@ class Source(Component, ABC):
         return RETAIL
 
     @abstractmethod
+    def read(self) -> Dataset:
+        """Read the source's own files. Raises `DataError` that names file, row and column when one is not as it should be."""
+
     def load(self) -> Dataset:
-        """Read the source. Raises `DataError` that names file, row and column when it does not hold what it should."""
+        """The dataset, with what the files of customers and products hold.
+
+        Raises `ConfigError` for a column that one of these lacks, before any row is read, and `DataError` as `read` does.
+        """
+        if self.customers:
+            self.customers.check(CUSTOMERS)
+        if self.products:
+            self.products.check(PRODUCTS)
+        dataset = self.read()
+        always = int(dataset.log.time[0])
+        if self.products:
+            rows = self.products.rows(PRODUCTS, always)
+            log, catalogue, steps = with_products(dataset.log, dataset.catalogue, rows)
+            dataset = replace(dataset, log=log, catalogue=catalogue, funnel=Funnel(dataset.funnel.steps + steps))
+        if self.customers:
+            rows = self.customers.rows(CUSTOMERS, always)
+            customers, steps = with_customers(dataset.log, dataset.customers, rows)
+            dataset = replace(dataset, customers=customers, funnel=Funnel(dataset.funnel.steps + steps))
+        return dataset

@@ -9,13 +9,15 @@ import pyarrow as pa
 
 from recsys.cache import Arrays, NoCache
 from recsys.datasets.base import Dataset, Funnel, Source
+from recsys.shop.attributes import Attributes
 from recsys.shop.catalogue import Catalogue, CategoryTree
+from recsys.shop.customers import Customers
 from recsys.shop.events import EventLog
 from recsys.shop.identity import Ids, Vocabulary
 from recsys.shop.kinds import Kinds
 
 EVENTS = ("user", "item", "kind", "time", "user_born", "item_born")
-CHANGES = ("item", "time", "prop", "value")
+CHANGES = ("owner", "time", "prop", "value")
 TAKEN_BACK = "log_undone"
 MEANINGS = ("category_property", "price_property", "name_property", "available_property")
 
@@ -31,12 +33,13 @@ def load(source: Source, cache: NoCache) -> Dataset:
 
 def to_arrays(dataset: Dataset) -> Arrays:
     """All that the dataset holds, as arrays of numbers and of text."""
-    log, catalogue = dataset.log, dataset.catalogue
+    log, catalogue, tree = dataset.log, dataset.catalogue, dataset.catalogue.whole_tree
     steps = dataset.funnel.steps
     texts = [
         dataset.name,
         dataset.source,
         json.dumps(log.kinds.declared()),
+        json.dumps([dict(catalogue.types), dict(dataset.customers.types)]),
         *(getattr(catalogue, meaning) or "" for meaning in MEANINGS),
     ]
     return {
@@ -47,39 +50,40 @@ def to_arrays(dataset: Dataset) -> Arrays:
         **({} if log.undone is None else {TAKEN_BACK: log.undone}),
         **_of_ids("users", log.users.ids),
         **_of_ids("items", log.items.ids),
-        **{f"change_{name}": getattr(catalogue, name) for name in CHANGES},
-        **_of_ids("properties", catalogue.properties.ids),
-        **_of_ids("values", catalogue.texts.ids),
-        **_of_ids("categories", catalogue.tree.category.ids),
-        "parent": catalogue.tree.parent,
+        **_of_attributes("item", catalogue),
+        **_of_attributes("user", dataset.customers),
+        **({} if tree is None else {**_of_ids("categories", tree.category.ids), "parent": tree.parent}),
     }
 
 
 def from_arrays(arrays: Arrays) -> Dataset:
     """The dataset that `to_arrays` was given."""
-    name, source, kinds, *meanings = arrays["texts"].tolist()
+    name, source, kinds, types, *meanings = arrays["texts"].tolist()
     users, items = _vocabulary("users", arrays), _vocabulary("items", arrays)
     columns = {name: arrays[f"log_{name}"] for name in EVENTS}
     kinds_of_log = Kinds.of(json.loads(kinds))
     log = EventLog(**columns, users=users, items=items, kinds=kinds_of_log, undone=arrays.get(TAKEN_BACK))
-    category, price, product, available = (meaning or None for meaning in meanings)
-    catalogue = Catalogue(
-        arrays["change_item"],
-        arrays["change_time"],
-        arrays["change_prop"],
-        arrays["change_value"],
-        properties=_vocabulary("properties", arrays),
-        texts=_vocabulary("values", arrays),
-        tree=CategoryTree(_vocabulary("categories", arrays), arrays["parent"]),
-        n_items=len(items),
-        item_born=log.item_born,
-        category_property=category,
-        price_property=price,
-        name_property=product,
-        available_property=available,
-    )
+    of_items, of_users = json.loads(types)
+    tree = CategoryTree(_vocabulary("categories", arrays), arrays["parent"]) if "parent" in arrays else None
+    named: dict[str, Any] = dict(zip(MEANINGS, (meaning or None for meaning in meanings), strict=True))
+    catalogue = Catalogue(**_attributes("item", arrays), born=log.item_born, types=of_items, whole_tree=tree, **named)
+    customers = Customers(**_attributes("user", arrays), born=log.user_born, types=of_users)
     funnel = Funnel(list(zip(arrays["steps"].tolist(), arrays["counts"].tolist(), strict=True)))
-    return Dataset(log, catalogue, name, funnel, source)
+    return Dataset(log, catalogue, customers, name, funnel, source)
+
+
+def _of_attributes(whose: str, attributes: Attributes) -> Arrays:
+    return {
+        **{f"{whose}_change_{name}": getattr(attributes, name) for name in CHANGES},
+        **_of_ids(f"{whose}_properties", attributes.properties.ids),
+        **_of_ids(f"{whose}_values", attributes.texts.ids),
+    }
+
+
+def _attributes(whose: str, arrays: Arrays) -> dict[str, Any]:
+    changes = {name: arrays[f"{whose}_change_{name}"] for name in CHANGES}
+    texts = {"properties": _vocabulary(f"{whose}_properties", arrays), "texts": _vocabulary(f"{whose}_values", arrays)}
+    return changes | texts
 
 
 def _of_ids(name: str, ids: Ids) -> Arrays:

@@ -11,6 +11,7 @@ from recsys.datasets.base import Dataset, Funnel, Source
 from recsys.datasets.reading import Table, read
 from recsys.errors import DataError
 from recsys.shop.catalogue import Catalogue
+from recsys.shop.customers import Customers
 from recsys.shop.events import EventLog
 from recsys.shop.identity import as_ids
 
@@ -28,8 +29,8 @@ class OnlineRetail(Source):
 
     Exact duplicates, lines without a customer, cancellations (invoice C…), lines whose quantity is not positive and, unless
     `keep_non_products`, lines that sell no product (`PRODUCT_CODE`) are dropped. The item is the stock code. Description and
-    UnitPrice of the lines kept become the properties `name` and `price` from that time on; a price of 0 says nothing.
-    `time_unit` is the form of InvoiceDate: "iso" or a strptime format.
+    UnitPrice of the lines kept become the properties `name` and `price` from that time on; a price of 0 says nothing. Country
+    becomes the customer's attribute `country`. `time_unit` is the form of InvoiceDate: "iso" or a strptime format.
     """
 
     path: str | None = None
@@ -40,7 +41,7 @@ class OnlineRetail(Source):
         """The one file."""
         return (Path(self.path).expanduser(),) if self.path else None
 
-    def load(self) -> Dataset:
+    def read(self) -> Dataset:
         """Read the file. Raises `DataError` when it is missing, lacks a column or has a cell that cannot be read."""
         path = Path(self.path or "").expanduser()
         if not path.is_file():
@@ -57,8 +58,9 @@ class OnlineRetail(Source):
         if not len(lines):
             raise DataError(f"{path} holds no purchase; {funnel}.")
         time, items = lines["time"].to_numpy(), lines["stock_code"].to_numpy(dtype=object)
+        users = as_ids(pa.array(lines["customer"], pa.large_string()))
         log = EventLog.build(
-            as_ids(pa.array(lines["customer"], pa.large_string())),
+            users,
             items,
             ["transaction"] * len(lines),
             time,
@@ -70,7 +72,10 @@ class OnlineRetail(Source):
             {"name": lines["description"].to_numpy(dtype=object), "price": _attributes.number_texts(price)},
         )
         catalogue = Catalogue.build(log.items, log.item_born, changes, name="name", price="price")
-        return Dataset(log, catalogue, "online_retail", funnel, str(path))
+        country = {"country": lines["country"].to_numpy(dtype=object)}
+        of_users = _attributes.changes(users, time, country, owner="user")
+        customers = Customers.build(log.users, log.user_born, of_users, {"country": "category"})
+        return Dataset(log, catalogue, customers, "online_retail", funnel, str(path))
 
     def _lines(self, table: Table) -> pd.DataFrame:
         return pd.DataFrame(

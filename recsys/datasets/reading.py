@@ -6,7 +6,7 @@ Rows are numbered as a spreadsheet numbers them: the header is row 1. An empty c
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv, parquet
+from pydantic import AfterValidator
 
 from recsys.errors import DataError, nearest
 from recsys.shop import identity
@@ -32,6 +33,16 @@ UNITS = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1000), "ns": (1, 1_000_000)}
 YEARS = (1990, 2100)
 """A time outside these years is held to be a mistake."""
 EARLIEST, LATEST = (int(pd.Timestamp(year, 1, 1).timestamp()) * 1000 for year in YEARS)
+
+
+def _known_unit(unit: str) -> str:
+    if unit in (*UNITS, "iso") or "%" in unit:
+        return unit
+    raise ValueError(f"wanted {', '.join(UNITS)}, iso or a strptime format such as '%d/%m/%Y %H:%M', found {unit!r}")
+
+
+TimeUnit = Annotated[str, AfterValidator(_known_unit)]
+"""How a file writes times; see `Table.times`."""
 
 WHOLE = r"^-?\d{1,18}$"
 DECIMAL = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
@@ -191,24 +202,42 @@ def read(
 
     Raises `DataError` when the file is missing, is empty, lacks another column or has a row of another length.
     """
-    columns, suffix = list(dict.fromkeys(columns)), Path(path.name.removesuffix(".gz")).suffix.lower()
-    separator = separator or SEPARATORS.get(suffix)
-    if not path.is_file():
-        raise DataError(f"{path} {'is a folder, wanted a file' if path.is_dir() else 'does not exist'}.")
-    if suffix != ".parquet" and separator is None:
-        raise DataError(f"{path}: wanted a .csv, .tsv (plain or .gz) or .parquet file; for other text files give `separator`.")
+    columns, separator = list(dict.fromkeys(columns)), _separator(path, separator)
     try:
-        if suffix == ".parquet":
+        if separator is None:
             columns = _present(path, parquet.read_schema(path).names, columns, optional)
             table = parquet.read_table(path, columns=columns)
             table = pa.table({name: _with_nulls(table[name]) for name in columns})
         else:
-            table = _read_text(path, columns, str(separator), header, set(encoded), optional)
+            table = _read_text(path, columns, separator, header, set(encoded), optional)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not len(table):
         raise DataError(f"{path} has no rows.")
-    return Table(path, table, 1 if suffix == ".parquet" or header else 2, on_bad_row)
+    return Table(path, table, 1 if separator is None or header else 2, on_bad_row)
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a file that `read` can read, from its head. Raises `DataError` when it is missing or cannot be read."""
+    separator = _separator(path, None)
+    try:
+        if separator is None:
+            return list(parquet.read_schema(path).names)
+        with csv.open_csv(path, csv.ReadOptions(use_threads=False), csv.ParseOptions(delimiter=separator)) as start:
+            return list(start.schema.names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def _separator(path: Path, given: str | None) -> str | None:
+    """What stands between the columns of a text file; None for a Parquet file."""
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    separator = given or SEPARATORS.get(suffix)
+    if not path.is_file():
+        raise DataError(f"{path} {'is a folder, wanted a file' if path.is_dir() else 'does not exist'}.")
+    if suffix != ".parquet" and separator is None:
+        raise DataError(f"{path}: wanted a .csv, .tsv (plain or .gz) or .parquet file; for other text files give `separator`.")
+    return None if suffix == ".parquet" else separator
 
 
 def _read_text(

@@ -17,6 +17,7 @@ from recsys.datasets.base import Dataset, Funnel, Source
 from recsys.datasets.reading import read
 from recsys.errors import ConfigError, DataError
 from recsys.shop.catalogue import Catalogue, CategoryTree
+from recsys.shop.customers import Customers
 from recsys.shop.events import EventLog, Int64
 from recsys.shop.identity import Ids, canonical
 from recsys.shop.kinds import RETAIL
@@ -59,7 +60,7 @@ class RetailRocket(Source):
         wanted = ["events", "category_tree", *(PARTS if self.properties != "none" else ())]
         return tuple(file for name in wanted if (file := _file(Path(self.path).expanduser(), name)))
 
-    def load(self) -> Dataset:
+    def read(self) -> Dataset:
         """Read the folder. Raises `DataError` that says where to get the data when it is not there."""
         folder = _downloaded() if self.download else _folder(self.path)
         source, funnel = _file(folder, "events"), Funnel()
@@ -116,7 +117,7 @@ def from_frames(
         price=PRICE,
         available=AVAILABLE,
     )
-    return Dataset(log, catalogue, name, funnel, source)
+    return Dataset(log, catalogue, Customers.empty(log.users, log.user_born), name, funnel, source)
 
 
 def _category_tree(tree: pd.DataFrame, source: str) -> CategoryTree:

@@ -32,7 +32,7 @@ class Synthetic(Source):
         """None are read."""
         return ()
 
-    def load(self) -> Dataset:
+    def read(self) -> Dataset:
         """Simulate the shop: nothing is read."""
         shop = simulate(self.scale, self.seed)
         source = f"synthetic shop, scale {self.scale:g}, seed {self.seed}"

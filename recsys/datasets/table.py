@@ -10,9 +10,10 @@ from pydantic import AfterValidator, Field, StringConstraints
 from recsys.component import component
 from recsys.datasets import _attributes
 from recsys.datasets.base import Dataset, Funnel, Source
-from recsys.datasets.reading import UNITS, OnBadRow, Table, read
+from recsys.datasets.reading import OnBadRow, Table, TimeUnit, read
 from recsys.errors import ConfigError, DataError, nearest
 from recsys.shop.catalogue import Catalogue
+from recsys.shop.customers import Customers
 from recsys.shop.events import EventLog, Int8
 from recsys.shop.kinds import RETAIL, Kinds
 
@@ -38,12 +39,6 @@ def _with_needed(columns: dict[Role, str | None]) -> dict[Role, str | None]:
     return columns
 
 
-def _known_unit(unit: str) -> str:
-    if unit in (*UNITS, "iso") or "%" in unit:
-        return unit
-    raise ValueError(f"wanted {', '.join(UNITS)}, iso or a strptime format such as '%d/%m/%Y %H:%M', found {unit!r}")
-
-
 @component
 class Csv(Source):
     """The file `path`: `.csv` or `.tsv` (also `.gz`), `.parquet`, or any text file when `separator` is given.
@@ -62,7 +57,7 @@ class Csv(Source):
 
     path: str
     columns: Annotated[dict[Role, str | None], AfterValidator(_with_needed)] = Field(default=DEFAULT_COLUMNS)
-    time_unit: Annotated[str, AfterValidator(_known_unit)] = "ms"
+    time_unit: TimeUnit = "ms"
     kinds: dict[str, dict[str, str] | None] | None = None
     events: dict[str | int, str | None] | None = None
     default_event: str | None = None
@@ -90,7 +85,7 @@ class Csv(Source):
         """The one file."""
         return (Path(self.path).expanduser(),)
 
-    def load(self) -> Dataset:
+    def read(self) -> Dataset:
         """Read the file. Raises `DataError` that names row and column of a cell that is not what its role needs."""
         path, columns = Path(self.path).expanduser(), {role: column for role, column in self.columns.items() if column}
         table = read(
@@ -116,7 +111,8 @@ class Csv(Source):
         changes = _attributes.changes(items, time, texts)
         category, price, name = (role if role in texts else None for role in ATTRIBUTES)
         catalogue = Catalogue.build(log.items, log.item_born, changes, category=category, price=price, name=name)
-        return Dataset(log, catalogue, self.name or path.name.split(".")[0], funnel, str(path))
+        customers = Customers.empty(log.users, log.user_born)
+        return Dataset(log, catalogue, customers, self.name or path.name.split(".")[0], funnel, str(path))
 
     def _rows(self, table: Table, columns: dict[Role, str]) -> pd.DataFrame:
         rows = {

@@ -44,6 +44,8 @@ class Products:
     def __init__(self, table: pa.Table, language: Language, currency: str = "EUR", product_url: str | None = None) -> None:
         self._ids = table["id"].to_numpy()
         self._texts = {name: _column(table, name) for name in TEXTS}
+        for name in ("image", "url"):
+            self._texts[name] = np.array([link if link and is_link(link) else None for link in self._texts[name]], dtype=object)
         self._price = table["price"].to_numpy().astype(np.float64)
         self._language, self._currency, self._product_url = language, currency, product_url
 

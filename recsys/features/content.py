@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from pydantic import PositiveInt
 from scipy import sparse
 
@@ -13,6 +12,7 @@ from recsys.component import State, component
 from recsys.features.base import FeatureFamily
 from recsys.features.embedding import cosines, newest_items, profiles, unit_vectors
 from recsys.features.history import ages, find, smallest
+from recsys.features.words import tf_idf
 from recsys.shop import ragged
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.kinds import Kinds
@@ -130,21 +130,9 @@ def _level(category: npt.NDArray[np.int32], pool: CandidatePool, queries: Querie
 
 
 def _words(catalogue: Catalogue, most: int) -> sparse.csr_matrix:
-    """ln(items / items with the word) where one of an item's newest texts has the word: `[items, words]`."""
-    n = catalogue.n_items
+    """The words of the newest texts of each item, but not of numbers and addresses: `[items, words]`."""
     numeric = catalogue.properties.exactly([p or "" for p in (catalogue.price_property, catalogue.available_property)])
-    rows = np.flatnonzero(~np.isin(catalogue.prop, numeric))[::-1]
-    rows = rows[np.unique(pair_key(catalogue.item[rows], catalogue.prop[rows]), return_index=True)[1]]
-    texts, of_row = np.unique(catalogue.value[rows], return_inverse=True)
-    words = pd.Series(catalogue.texts.ids[texts], dtype=object).str.lower().str.split().explode().dropna()
-    word, names = pd.factorize(words, sort=True)
-    ones = np.ones(len(words), dtype=np.float32)
-    of_text = sparse.csr_matrix((ones, (words.index, word)), shape=(len(texts), len(names)))
-    of_item = sparse.csr_matrix((np.ones(len(rows), dtype=np.float32), (catalogue.item[rows], of_row)), (n, len(texts)))
-    matrix = (of_item @ of_text).tocsc()
-    matrix.data[:] = 1
-    frequency = np.diff(matrix.indptr)
-    kept = np.sort(np.lexsort((np.arange(len(frequency)), -frequency))[:most])
-    kept = kept[frequency[kept] > 1]
-    idf = np.log(n / frequency[kept]).astype(np.float32)
-    return (matrix[:, kept] @ sparse.diags_array(idf)).tocsr()
+    no_words = catalogue.is_a("number", "link")
+    no_words[numeric[numeric >= 0]] = True
+    newest = catalogue.newest()
+    return tf_idf(catalogue, newest[~no_words[catalogue.prop[newest]]], most)

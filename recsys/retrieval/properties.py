@@ -68,9 +68,13 @@ class Properties(ItemToItem):
 
 
 def _words(catalogue: Catalogue) -> tuple[Int32, Int64]:
-    """Item and word of each distinct pair; a word is a part of a property's newest text, numbered per property."""
-    newest = len(catalogue) - 1 - np.unique(pair_key(catalogue.item, catalogue.prop)[::-1], return_index=True)[1]
-    item, text, prop = catalogue.item[newest], catalogue.value[newest], catalogue.prop[newest]
+    """Item and word of each distinct pair; a word is a part of a property's newest text, numbered per property.
+
+    Properties that are known to hold numbers or addresses have no words.
+    """
+    newest = catalogue.newest()
+    newest = newest[~catalogue.is_a("number", "link")[catalogue.prop[newest]]]
+    item, text, prop = catalogue.owner[newest], catalogue.value[newest], catalogue.prop[newest]
     used, place = np.unique(text, return_inverse=True)
     parts = pd.Series(catalogue.texts.ids[used], dtype=object).astype(str).str.split().explode().dropna()
     number, _ = pd.factorize(parts, sort=True)

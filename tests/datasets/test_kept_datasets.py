@@ -71,14 +71,16 @@ def same(one, other):
     assert (one.name, one.source, one.funnel) == (other.name, other.source, other.funnel)
     assert one.fingerprint == other.fingerprint
     assert one.catalogue.fingerprint == other.catalogue.fingerprint
-    for a, b in ((one.log, other.log), (one.catalogue, other.catalogue), (one.catalogue.tree, other.catalogue.tree)):
+    assert list(one.customers.types.items()) == list(other.customers.types.items())
+    parts = [(shop.log, shop.catalogue, shop.customers, shop.catalogue.tree) for shop in (one, other)]
+    for a, b in zip(*parts, strict=True):
         for name in (field.name for field in fields(a)):
             x, y = (getattr(value, name) for value in (a, b))
             x, y = (value.ids if hasattr(value, "ids") else value for value in (x, y))
             if isinstance(x, np.ndarray):
                 assert x.dtype == y.dtype, name
                 np.testing.assert_array_equal(x, y, err_msg=name)
-            elif name != "tree":
+            elif name != "whole_tree":
                 assert x == y, name
 
 
@@ -127,7 +129,7 @@ def test_nothing_is_kept_of_a_source_whose_files_are_not_known(tmp_path, cache):
     class Stream(Source):
         count = 0
 
-        def load(self):
+        def read(self):
             Stream.count += 1
             return Synthetic(scale=0.002, seed=Stream.count).load()
 
@@ -145,7 +147,7 @@ def test_without_a_cache_it_is_read_each_time(reads):
 def test_an_entry_from_which_no_dataset_can_be_put_together_is_made_again(cache, reads, monkeypatch):
     source = Synthetic(scale=0.002)
     with monkeypatch.context() as patch:
-        patch.setattr(kept, "CHANGES", ("item", "time", "prop"))  # an array is missing
+        patch.setattr(kept, "CHANGES", ("owner", "time", "prop"))  # an array is missing
         made = kept.load(source, cache)
     same(made, kept.load(source, cache))
     assert len(reads) == 2

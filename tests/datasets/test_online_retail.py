@@ -62,6 +62,16 @@ def test_online_retail_names_and_prices_are_as_of_a_time(shop):
     assert (catalogue.names()[0], catalogue.price[0]) == ("REGENCY CAKESTAND", np.float32(10.95))
 
 
+def test_online_retail_knows_the_country_of_a_customer_from_the_first_line_on(shop):
+    dataset = OnlineRetail(path=str(shop)).load()
+    customers = dataset.customers
+    assert customers.types == {"country": "category"}
+    country = dict(zip(dataset.log.users.ids.tolist(), customers.texts.own(customers.latest("country")), strict=True))
+    assert country == {17850: "United Kingdom", 12583: "France"}
+    first = int(dataset.log.time[0])
+    assert list(dataset.before(first + 1).customers.texts.ids) == ["United Kingdom"]
+
+
 def test_online_retail_may_keep_what_is_no_product(shop):
     items = OnlineRetail(path=str(shop), keep_non_products=True).load().log.items.ids
     assert {"POST", "gift_0001_20"} <= set(items)

@@ -121,7 +121,7 @@ def test_frames_in_memory_give_what_the_files_give(rocket):
     read = RetailRocket(path=str(rocket), properties="all").load()
     assert made.fingerprint == read.fingerprint
     assert (made.name, made.source) == ("made", "memory")
-    for name in ("item", "time", "prop", "value"):
+    for name in ("owner", "time", "prop", "value"):
         np.testing.assert_array_equal(getattr(made.catalogue, name), getattr(read.catalogue, name), err_msg=name)
     np.testing.assert_array_equal(made.catalogue.category, read.catalogue.category)
 
@@ -197,5 +197,5 @@ def test_the_real_retailrocket(folder, read, events, kinds):
 def test_the_real_category_tree():
     if not (SHARED / "retailrocket").is_dir():
         pytest.skip(f"{SHARED / 'retailrocket'} is not here")
-    tree = RetailRocket(path=str(SHARED / "retailrocket")).load().catalogue.tree
+    tree = RetailRocket(path=str(SHARED / "retailrocket")).load().catalogue.whole_tree
     assert (len(tree), int((tree.parent < 0).sum())) == (1_669, 25)

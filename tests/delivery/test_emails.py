@@ -287,6 +287,15 @@ def test_the_file_of_products_stands_over_what_the_model_knows(tmp_path: Path):
     assert products.unknown == ["99"]
 
 
+def test_links_that_the_model_knows_are_shown_if_they_are_links():
+    known = model_of({"1": "Lamp", "2": "Oil"}).products
+    links = {"image": ["https://i.test/1.png", "1.png"], "url": ["javascript:alert(1)", None]}
+    for name, values in links.items():
+        known = known.append_column(name, [values])
+    products = Products(known, ENGLISH)
+    assert [(products[i].image, products[i].url) for i in range(2)] == [("https://i.test/1.png", None), (None, None)]
+
+
 @pytest.mark.parametrize(
     ("rows", "wanted"),
     [

@@ -27,7 +27,7 @@ def shop() -> tuple[Past, Queries]:
     user, item, kind = zip(*EVENTS, strict=True)
     log = EventLog.build(np.array(user, object), np.array(item), np.array(kind, np.int8), np.arange(len(EVENTS)))
     empty = Catalogue.empty(log.items, log.item_born)
-    past = Past.of(Shop(log, empty), 100)
+    past = Past.of(Shop.of(log, empty), 100)
     past = Past(past.log, past.users, past.head, past.fresh, np.array([0, 1, 1, -1], np.int32))
     return past, Queries.at(log, log.users.numbers(["a", "c"]), 100)
 

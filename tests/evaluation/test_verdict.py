@@ -16,6 +16,7 @@ from recsys.retrieval import History, Popularity, Retriever
 from recsys.retrieval.random import Random
 from recsys.retrieval.union import Hybrid
 from recsys.shop.catalogue import Catalogue
+from recsys.shop.customers import Customers
 from recsys.shop.events import EventLog
 from recsys.shop.kinds import RETAIL
 from recsys.shop.pools import Float32, Ranking
@@ -74,7 +75,8 @@ def shop(n_users: int = 400, cold: float = 0.0) -> Dataset:
         rows.append((user, 10_000 + user if rng.random() < cold else bought, RETAIL.names.index("transaction"), 11))
     user, item, kind, day = np.array(rows).T
     log = EventLog.build(user, item, kind.astype(np.int8), day * DAY + np.arange(len(rows)))
-    return Dataset(log, Catalogue.empty(log.items, log.item_born), "shop", Funnel(), "made up")
+    empty = Catalogue.empty(log.items, log.item_born), Customers.empty(log.users, log.user_born)
+    return Dataset(log, *empty, "shop", Funnel(), "made up")
 
 
 def union(*names: str, seen: str = "keep") -> Hybrid:

@@ -79,6 +79,28 @@ def test_categories_are_numbers_of_the_tree(shop):
     assert shop.tree.category.ids[shop._before(30).category[0]] == "3"
 
 
+def test_a_past_shows_the_categories_that_items_had_by_then_and_those_above(shop):
+    assert list(shop._before(10).tree.category.ids) == []
+    assert list(shop._before(11).tree.category.ids) == ["1", "2", "3"]
+    assert list(shop._before(11).tree.parent) == [-1, 0, 1]
+    assert list(shop.tree.category.ids) == ["1", "2", "3", "9"]
+
+
+def test_categories_of_the_future_poison_no_past():
+    """Other names, parents and places of categories that no item has yet change nothing of the past."""
+    changes = [("a", 1, "c", "m"), ("b", 2, "c", "k"), ("c", 9, "c", "z")]
+    trees = [
+        CategoryTree.build(["m", "k", "z", "never"], ["top", None, "top", None]),
+        CategoryTree.build(["m", "k", "a", "b", "z"], ["top", None, "b", "z", "k"]),
+    ]
+    pasts = [catalogue(changes, tree, category="c")._before(5) for tree in trees]
+    for past in pasts:
+        assert list(past.tree.category.ids) == ["k", "m", "top"]
+        assert list(past.tree.parent) == [-1, 2, -1]
+        assert list(past.category) == [1, 0, -1, -1]
+    assert list(catalogue(changes, trees[0], category="c").tree.category.ids) == ["k", "m", "top", "z"]
+
+
 def test_categories_without_a_tree_are_roots():
     changes = [("a", 5, "kind", "mugs"), ("b", 4, "kind", "bags"), ("a", 1, "price", "mugs")]
     flat = catalogue(changes, category="kind")
@@ -122,7 +144,7 @@ def test_latest_is_the_newest_change_before_the_time(changes, t):
 def test_the_past_keeps_its_numbers_whatever_comes_later(changes, t):
     past = catalogue([change for change in changes if change[1] < t])
     seen = catalogue(changes)._before(t)
-    for name in ("item", "time", "prop", "value"):
+    for name in ("owner", "time", "prop", "value"):
         np.testing.assert_array_equal(getattr(seen, name), getattr(past, name), err_msg=name)
     assert list(seen.texts.ids[: len(past.texts)]) == list(past.texts.ids)
     assert list(seen.properties.ids[: len(past.properties)]) == list(past.properties.ids)
@@ -133,7 +155,7 @@ def test_row_order_and_encoding_do_not_matter(changes, random):
     shuffled = frame(random.sample(changes, len(changes))).astype({"property": "category", "value": "category"})
     shuffled["value"] = shuffled["value"].cat.set_categories(["unused", "z", "y", "x"])
     a, b = catalogue(changes), Catalogue.build(Vocabulary(np.array(ITEMS, dtype=object)), BORN, shuffled)
-    for name in ("item", "time", "prop", "value"):
+    for name in ("owner", "time", "prop", "value"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
     assert list(a.texts.ids) == list(b.texts.ids)
     assert list(a.properties.ids) == list(b.properties.ids)

@@ -21,6 +21,7 @@ from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import History
 from recsys.serving import endpoint
 from recsys.shop.catalogue import Catalogue
+from recsys.shop.customers import Customers
 from recsys.shop.events import EventLog
 from recsys.tracking import (
     PARENT_RUN,
@@ -103,7 +104,14 @@ def artifact(client, run_id, name):
 def made_dataset(source="made up", name="tiny"):
     ids = np.arange(4)
     log = EventLog.build(ids, ids, np.zeros(4, dtype=np.int8), ids.astype(np.int64))
-    return Dataset(log, Catalogue.empty(log.items, log.item_born), name, Funnel([("rows read", 5)]), source)
+    return Dataset(
+        log,
+        Catalogue.empty(log.items, log.item_born),
+        Customers.empty(log.users, log.user_born),
+        name,
+        Funnel([("rows read", 5)]),
+        source,
+    )
 
 
 # The store
