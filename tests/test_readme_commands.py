@@ -69,6 +69,12 @@ def lay_out(folder: Path, values: dict[str, Any]) -> None:
         table[names["event"] or "event"] = [told.get(kind, kind) for kind in kinds[log.kind]]
     there.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(there, index=False)
+    if settings["customers"]:
+        people = pd.DataFrame({"user": np.unique(user), "country": "FR"})
+        people.assign(age=20 + np.arange(len(people)) % 60).to_csv(folder / settings["customers"], index=False)
+    if settings["products"]:
+        articles = pd.DataFrame({"sku": np.unique(item), "title": "A plain thing", "list_price": 9.9})
+        articles.to_parquet(folder / settings["products"]["path"])
 
 
 @cache

@@ -4,6 +4,7 @@ from recsys.features.affinity import Affinity
 from recsys.features.base import DerivedFamily, FeatureFamily, FeatureMatrix, FeatureSet, rows_of
 from recsys.features.calendar import Calendar
 from recsys.features.content import Content
+from recsys.features.customer import Customer
 from recsys.features.item import Item
 from recsys.features.source import Source
 from recsys.features.user import User
@@ -14,6 +15,7 @@ __all__ = [
     "Affinity",
     "Calendar",
     "Content",
+    "Customer",
     "DerivedFamily",
     "FeatureFamily",
     "FeatureMatrix",

@@ -13,12 +13,14 @@ from recsys.audit.certificate import Check, certificate, verdict
 from recsys.audit.leakage import audit
 from recsys.audit.worlds import scrambled_future, uninformative_past, without_future
 from recsys.component import State, component
-from recsys.features import FeatureFamily, FeatureMatrix, FeatureSet, Item, Source, UserItem
+from recsys.features import Customer, FeatureFamily, FeatureMatrix, FeatureSet, Item, Source, UserItem
 from recsys.ranking import Examples, LambdaRank, Ranker, RetrievalOrder
 from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import ALS, History, Popularity, Retriever
 from recsys.shop import ragged
-from recsys.shop.catalogue import Catalogue
+from recsys.shop.attributes import Type
+from recsys.shop.catalogue import Catalogue, CategoryTree
+from recsys.shop.customers import Customers
 from recsys.shop.events import EventLog, days
 from recsys.shop.pools import CandidatePool, Float32, Ranking
 from recsys.shop.queries import Queries, Truth
@@ -48,7 +50,24 @@ def shop(seed: int = 0) -> Shop:
         }
     )
     log = EventLog.build(user, item, kind, time, changes["item"].to_numpy(), changes["time"].to_numpy())
-    return Shop(log, Catalogue.build(log.items, log.item_born, changes, price="price"))
+    catalogue = Catalogue.build(log.items, log.item_born, changes, price="price")
+    return Shop(log, catalogue, customers(log, np.random.default_rng(seed + 1)))
+
+
+def customers(log: EventLog, draw: np.random.Generator) -> Customers:
+    """A country that says which items its people come back to, an age, a few words, and a plan that changes."""
+    users = log.users.ids
+    answers = {
+        "country": [f"country {user % 7}" for user in users],
+        "age": [str(age) for age in draw.integers(18, 90, len(users))],
+        "about": [" ".join(draw.choice(["tea", "maps", "dogs", "boats"], 2)) for _ in users],
+    }
+    rows = [pd.DataFrame({"user": users, "time": 0, "property": name, "value": texts}) for name, texts in answers.items()]
+    for time in (days(30), days(70), days(90)):
+        plan = draw.choice(["free", "silver", f"gold since {time}"], len(users))
+        rows.append(pd.DataFrame({"user": users, "time": time, "property": "plan", "value": plan}))
+    types: dict[str, Type] = {"country": "category", "age": "number", "about": "words", "plan": "category"}
+    return Customers.build(log.users, log.user_born, pd.concat(rows), types)
 
 
 WORLD = shop()
@@ -65,7 +84,7 @@ class Price(FeatureFamily):
     def __post_init__(self) -> None:
         self.price = np.empty(0, dtype=np.float32)
 
-    def columns(self, sources: tuple[str, ...]) -> tuple[str, ...]:
+    def columns(self, sources: tuple[str, ...], kinds: object) -> tuple[str, ...]:
         return ("price",)
 
     def fit(self, past: Shop) -> None:
@@ -110,6 +129,7 @@ def honest(retriever: Retriever | None = None, ranker: Ranker | None = None, **c
         "user_item": UserItem(),
         "item": Item(),
         "price": Price(),
+        "customer": Customer(),
         **cheats,
     }
     features = FeatureSet(families=list(families), definitions=families)
@@ -304,11 +324,21 @@ class FuturePrice(Price):
     """The last price of all, not the last one before the cutoff."""
 
     def read(self, catalogue: Catalogue) -> Float32:
-        item, value = (a if a.base is None else a.base for a in (catalogue.item, catalogue.value))
+        item, value = (a if a.base is None else a.base for a in (catalogue.owner, catalogue.value))
         price = np.zeros(catalogue.n_items, dtype=np.float32)
         known = item < catalogue.n_items
         price[item[known]] = value[known]
         return price
+
+
+@component
+class FuturePlan(Price):
+    """The last text of each customer, not the last one before the cutoff."""
+
+    def fit(self, past: Shop) -> None:
+        owner, value = (a if a.base is None else a.base for a in (past.customers.owner, past.customers.value))
+        self.price = np.zeros(past.log.n_items, dtype=np.float32)
+        self.price[: len(owner)] = (owner * 1000 + value)[-len(self.price) :][: len(owner)]
 
 
 @component
@@ -329,6 +359,7 @@ class TruthItself(Price):
         (CentredWindow, "future deleted"),
         (CentredInTraining, "label window scrambled"),
         (FuturePrice, "future deleted"),
+        (FuturePlan, "future deleted"),
         (TruthItself, "features from an uninformative past"),
     ],
 )
@@ -419,6 +450,7 @@ def test_the_past_of_a_world_without_future_is_the_same_past() -> None:
     for world in (gone, scrambled_future(WORLD, CUTOFF)):
         assert world.before(CUTOFF).log.fingerprint == WORLD.before(CUTOFF).log.fingerprint
         assert np.array_equal(world.before(CUTOFF).catalogue.price, WORLD.before(CUTOFF).catalogue.price, equal_nan=True)
+        assert world.before(CUTOFF).customers.fingerprint == WORLD.before(CUTOFF).customers.fingerprint
     assert gone.log.time.max() < CUTOFF
     assert gone.log.item.base is None
     assert len(gone.catalogue) == len(WORLD.before(CUTOFF).catalogue)
@@ -438,6 +470,39 @@ def test_the_uninformative_past_keeps_users_and_times_and_exchanges_items() -> N
     assert np.array_equal(log.time, past.time)
     assert np.array_equal(np.sort(np.bincount(log.item, minlength=log.n_items)), np.sort(np.bincount(past.item)))
     assert (log.item == past.item).mean() < 0.05
+
+
+def test_other_worlds_have_other_customers() -> None:
+    whole, past = WORLD.customers, WORLD.before(CUTOFF).customers
+    gone, scrambled = without_future(WORLD, CUTOFF).customers, scrambled_future(WORLD, CUTOFF).customers
+    assert gone.owner.base is None
+    assert (len(gone), len(gone.texts), gone.n_users) == (len(past), len(past.texts), past.n_users)
+    later = whole.time >= CUTOFF
+    assert later.any()
+    assert (scrambled.value[later] == whole.value[later]).mean() < 0.5
+    moved = uninformative_past(WORLD, CUTOFF).customers
+    assert np.array_equal(np.sort(moved.value), np.sort(past.value))
+    assert (moved.latest("country") == past.latest("country")).mean() < 0.3
+    assert (np.diff(moved.time) >= 0).all()
+    assert (moved.time >= moved.born[moved.owner]).all()
+
+
+def test_the_future_has_other_categories() -> None:
+    draw = np.random.default_rng(0)
+    log = EventLog.build(np.arange(50) % 5, np.arange(50) % 10, np.full(50, 2, np.int8), np.arange(50) + 1)
+    names = np.array(["a", "b", "c", "d", "e", "f"])
+    rows = pd.DataFrame({"item": np.arange(10), "time": np.arange(10) * 5, "property": "c", "value": draw.choice(names, 10)})
+    rows["time"] = np.maximum(rows["time"], log.item_born[log.items.numbers(rows["item"].to_numpy())])
+    tree = CategoryTree.build([*names, "top", "unused"], [*["top"] * 4, "unused", "unused", None, None])
+    world = Shop.of(log, Catalogue.build(log.items, log.item_born, rows, tree, category="c"))
+    past = world.before(15).catalogue
+    for other in (without_future(world, 15), scrambled_future(world, 15)):
+        seen = other.before(15).catalogue
+        assert list(seen.tree.category.ids) == list(past.tree.category.ids)
+        assert list(seen.tree.parent) == list(past.tree.parent)
+        assert list(seen.category) == list(past.category)
+        assert other.catalogue.whole_tree is not None
+        assert list(other.catalogue.whole_tree.category.ids) != list(tree.category.ids)
 
 
 def test_percentiles_worked_by_hand() -> None:

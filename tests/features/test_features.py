@@ -20,6 +20,7 @@ from recsys.features import (
     Affinity,
     Calendar,
     Content,
+    Customer,
     FeatureFamily,
     FeatureMatrix,
     FeatureSet,
@@ -32,6 +33,7 @@ from recsys.features import (
 from recsys.features import base as features_base
 from recsys.shop import ragged
 from recsys.shop.catalogue import Catalogue, CategoryTree
+from recsys.shop.customers import Customers
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog, days
 from recsys.shop.kinds import RETAIL
 from recsys.shop.pools import CandidatePool, Ranking
@@ -92,11 +94,32 @@ class Case:
         catalogue = Catalogue.build(
             log.items, log.item_born, changes, tree, category="category", price="price", available="available"
         )
+        customers = self._customers(log, np.random.default_rng(seed + 2), scramble_future)
         self.log, self.catalogue = log, catalogue
-        self.shop = Shop(log, catalogue).before(self.time)
+        self.shop = Shop(log, catalogue, customers).before(self.time)
         self.past, self.known = self.shop.log, self.shop.catalogue
         self.queries = Queries.at(self.past, np.r_[np.arange(self.past.n_users), -1].astype(np.int32), self.time)
         self.pool = self._pool(np.random.default_rng(seed + 1))
+
+    def _customers(self, log: EventLog, rng: np.random.Generator, scramble_future: bool) -> Customers:
+        """Country, age and words of most of the first five users from before the first event on, and what changes later."""
+        now = pd.DataFrame(
+            {
+                "user": np.tile(np.arange(5), 3),
+                "time": days(90),
+                "property": np.repeat(["country", "age", "about me"], 5),
+                "value": [
+                    *rng.choice(["FR", "DE"], 5),
+                    *map(str, rng.integers(18, 70, 5)),
+                    *(" ".join(rng.choice(["likes", "red", "tin", "hats"], 3)) for _ in range(5)),
+                ],
+            }
+        )
+        now = now[rng.random(len(now)) < 0.9]
+        later = now.assign(time=self.time + 5, value=["XX" if scramble_future else value for value in now["value"]])
+        rows = pd.concat([now, later])
+        types = {"country": "category", "age": "number", "about me": "words"}
+        return Customers.build(log.users, log.user_born, rows[log.users.numbers(rows["user"].to_numpy()) >= 0], types)
 
     def _pool(self, rng: np.random.Generator) -> CandidatePool:
         n, n_items = len(self.queries), self.past.n_items
@@ -117,7 +140,7 @@ class Case:
 
 def compare(shop: Case, family: FeatureFamily, expected: Callable[[int, int], Row], tolerance: float = 2e-5) -> None:
     """All columns of a fitted family against the reference, candidate by candidate."""
-    names = family.columns(shop.pool.sources)
+    names = family.columns(shop.pool.sources, shop.past.kinds)
     out = np.full((len(shop.pool), len(names)), -77, dtype=np.float32, order="F")
     family.compute(shop.pool, shop.queries, out)
     for at, (row, item) in enumerate(zip(shop.pool.row.tolist(), shop.pool.item.tolist(), strict=True)):
@@ -263,7 +286,7 @@ def test_item_by_hand(seed: int) -> None:
     end = int(log.time[-1]) + 1
     rows = list(zip(log.user.tolist(), log.item.tolist(), log.kind.tolist(), log.time.tolist(), strict=True))
     price_changes = defaultdict(list)
-    for item, _, prop, value in zip(shop.known.item, shop.known.time, shop.known.prop, shop.known.value, strict=True):
+    for item, _, prop, value in zip(shop.known.owner, shop.known.time, shop.known.prop, shop.known.value, strict=True):
         if shop.known.properties.ids[prop] == "price":
             price_changes[int(item)].append(float(shop.known.texts.ids[value].removeprefix("n")))
 
@@ -432,9 +455,61 @@ def test_items_that_share_words_are_close() -> None:
     changes = pd.DataFrame({"item": items, "time": 0, "property": "name", "value": names})
     log = EventLog.build(np.zeros(4, int), items, np.zeros(4, np.int8), np.arange(4) + 1, items, np.zeros(4, np.int64))
     family = Content(dimensions=3)
-    family.fit(Shop(log, Catalogue.build(log.items, log.item_born, changes, name="name")))
+    family.fit(Shop.of(log, Catalogue.build(log.items, log.item_born, changes, name="name")))
     close = family.vectors[:4] @ family.vectors[:4].T
     np.testing.assert_allclose(close, [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], atol=1e-5)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=25)
+def test_customer_by_hand(seed: int) -> None:
+    shop = Case(seed)
+    family = Customer(smoothing=5.0, dimensions=8)
+    family.fit(shop.shop)
+    known = shop.shop.customers
+    age = known.number("age")
+    country = known.texts.own(known.latest("country"))
+    events = list(zip(shop.past.user.tolist(), shop.past.item.tolist(), strict=True))
+    words = family.customer_words[0] if len(family.customer_words) else None
+    born = {country[u]: int(known.texts.exactly([country[u]])[0]) for u in range(shop.past.n_users) if country[u]}
+    having = {value: sum(c == value for c in country) for value in born}
+    place = sorted(born, key=lambda value: (-having[value], born[value]))
+
+    def expected(row: int, item: int) -> Row:
+        user = int(shop.queries.user[row])
+        unknown = dict.fromkeys(("about_me_closeness", "age", "country_rank", "country_share", "country_lift"), NAN)
+        if user < 0:
+            return unknown
+        row_of = {**unknown, "age": float(age[user])}
+        if value := country[user]:
+            row_of |= {"country_rank": place.index(value) + 1, "country_share": having[value] / sum(having.values())}
+            of_value = [i for u, i in events if country[u] == value]
+            share = sum(i == item for _, i in events) / len(events)
+            if share:
+                row_of["country_lift"] = math.log((of_value.count(item) + 5 * share) / (len(of_value) + 5) / share)
+        fans = sorted({u for u, i in events if i == item and not np.isnan(words[u, 0])})
+        if fans:
+            row_of["about_me_closeness"] = cosine(words[fans].sum(axis=0), words[user])
+        return row_of
+
+    compare(shop, family, expected, tolerance=1e-4)
+
+
+def test_nobody_known_no_columns() -> None:
+    shop = Case(3)
+    family = Customer()
+    family.fit(Shop.of(shop.past, shop.known))
+    assert family.columns((), shop.past.kinds) == ()
+    matrix = computed(chosen("full", families=["source", "customer"]), shop)
+    assert set(matrix.families) == {"source", "customer"}
+
+
+def test_attributes_become_names_of_columns() -> None:
+    shop = Case(3)
+    rows = pd.DataFrame({"user": 0, "time": 0, "property": ["Größe (cm)", "größe cm", "?"], "value": ["1", "2", "3"]})
+    family = Customer()
+    family.fit(Shop.of(shop.past, shop.known, Customers.build(shop.past.users, shop.past.user_born, rows)))
+    assert family.columns((), shop.past.kinds) == ("attribute", "größe_cm", "größe_cm_2")
 
 
 @given(st.integers(0, 10_000))
@@ -580,7 +655,7 @@ def test_the_poison_is_poisonous() -> None:
     tables = []
     for shop in (Case(5), Case(5, scramble_future=True)):
         family = Item()
-        family.fit(Shop(shop.log, shop.catalogue))
+        family.fit(Shop.of(shop.log, shop.catalogue))
         tables.append(family.table)
     assert tables[0].shape != tables[1].shape or not np.array_equal(*tables, equal_nan=True)
 
