@@ -76,6 +76,7 @@ class Parts:
         for name in parts:
             for key, kind in named(parts[name], name):
                 known.check([kind], key)
+        parts["features"].check(known)
         return cls(**parts)
 
 
@@ -135,7 +136,8 @@ def run_name(config: Mapping[str, Any]) -> str:
     if features:
         names.append(str(features))
     names.append(str(chosen.get("dataset") or "dataset"))
-    set_by_hand = [text for text in (hydra.overrides.task if hydra else []) if text.startswith(BY_HAND)]
+    overrides = [text.lstrip("+") for text in (hydra.overrides.task if hydra else [])]
+    set_by_hand = [text for text in overrides if text.startswith(BY_HAND)]
     names += [text.removeprefix("retriever.").removeprefix("features.").removeprefix("ranker.") for text in set_by_hand]
     if config.get("drop"):
         names.append(f"without {config['drop']}")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from recsys.shop.attributes import Attributes
 from recsys.shop.catalogue import CategoryTree
-from recsys.shop.events import EventLog
+from recsys.shop.events import EventLog, taken_back
 from recsys.shop.identity import Vocabulary
 from recsys.shop.shop import Shop
 
@@ -35,7 +35,6 @@ def without_future(world: Shop, cutoff: int) -> Shop:
             log.user_born.copy(),
             log.item_born.copy(),
             log.kinds,
-            None if log.undone is None else log.undone.copy(),
         ),
         replace(_without_unused(catalogue), whole_tree=None if catalogue.whole_tree is None else catalogue.tree),
         _without_unused(past.customers),
@@ -69,17 +68,20 @@ def scrambled_future(world: Shop, cutoff: int, seed: int = 0) -> Shop:
         )
 
     times = np.sort(draw.integers(cutoff, max(int(log.time[-1]), cutoff) + 1, len(log) - first))
+    user, item = other(log.user, first, log.n_users), other(log.item, first, log.n_items)
+    kind, time = other(log.kind, first, len(log.kinds)), np.concatenate([log.time[:first], times])
     return Shop(
         EventLog(
-            other(log.user, first, log.n_users),
-            other(log.item, first, log.n_items),
-            other(log.kind, first, len(log.kinds)),
-            np.concatenate([log.time[:first], times]),
+            user,
+            item,
+            kind,
+            time,
             _shuffled(log.users, past.n_users, draw),
             _shuffled(log.items, past.n_items, draw),
             log.user_born.copy(),
             log.item_born.copy(),
             log.kinds,
+            taken_back(log.kinds, user, item, kind, time) if log.kinds.undo else None,
         ),
         replace(scrambled(catalogue), whole_tree=_other_tree(catalogue.whole_tree, known.catalogue.tree, draw)),
         scrambled(world.customers),

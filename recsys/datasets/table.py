@@ -58,7 +58,7 @@ class Csv(Source):
     path: str
     columns: Annotated[dict[Role, str | None], AfterValidator(_with_needed)] = Field(default=DEFAULT_COLUMNS)
     time_unit: TimeUnit = "ms"
-    kinds: dict[str, dict[str, str] | None] | None = None
+    kinds: dict[str, dict[str, str | None] | None] | None = None
     events: dict[str | int, str | None] | None = None
     default_event: str | None = None
     separator: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
@@ -75,7 +75,7 @@ class Csv(Source):
         settings = {f"dataset.events.{event}": kind for event, kind in (self.events or {}).items()}
         for key, kind in (settings | {"dataset.default_event": self.default_event}).items():
             if kind is not None and kind not in known:
-                raise ConfigError(f"{key}: expected a kind of event, {', '.join(known)}, got {kind!r}.{nearest(kind, known)}")
+                raise ConfigError(f"{key}: expected a kind of event, got {kind!r}.{nearest(kind, known)}")
 
     def event_kinds(self) -> Kinds:
         """Those of the setting `kinds`."""

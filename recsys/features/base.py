@@ -149,8 +149,11 @@ class FeatureSet(Component):
         return {name: family for name, family in chosen.items() if isinstance(family, DerivedFamily)}
 
     def columns(self, sources: tuple[str, ...], kinds: Kinds) -> dict[str, tuple[str, ...]]:
-        """Full names of the columns of each family, in order, for pools of these sources and logs of these kinds."""
-        columns = {name: _prefixed(name, family.columns(sources, kinds)) for name, family in self._plain.items()}
+        """Full names of the columns of each family, in order, for pools of these sources and logs of these kinds.
+
+        Raises `ConfigError` where a kind's name makes two columns of a family the same.
+        """
+        columns = self._given(sources, kinds)
         given = tuple(name for of_family in columns.values() for name in of_family)
         return columns | {name: _prefixed(name, family.columns(given)) for name, family in self._derived.items()}
 
@@ -166,6 +169,19 @@ class FeatureSet(Component):
             for name, family in self._derived.items()
             for column, codes in family.speakers(spoken).items()
         }
+
+    def check(self, kinds: Kinds) -> None:
+        """Raise `ConfigError` where a kind's name makes two columns of a family the same."""
+        self._given((), kinds)
+
+    def _given(self, sources: tuple[str, ...], kinds: Kinds) -> dict[str, tuple[str, ...]]:
+        columns = {name: _prefixed(name, family.columns(sources, kinds)) for name, family in self._plain.items()}
+        for of_family in columns.values():
+            if twice := {column for column in of_family if of_family.count(column) > 1}:
+                column = min(twice)
+                kind = column.partition("__")[2].partition("_")[0].removesuffix("s")
+                raise ConfigError(f"dataset.kinds.{kind}: there would be two columns {column}; call the kind something else")
+        return columns
 
     def fit(self, past: Shop) -> None:
         """Fit every chosen family on the past."""

@@ -130,19 +130,25 @@ class Advisor:
 
 
 def _extended(queries: Queries, now: int, row: Int64, item: Int32, kind: Int8, time: Int64) -> Queries:
-    """The queries at `now` with more events; one held already counts once, one taken back by them not at all."""
+    """The queries at `now` with more events; one that a history holds already counts once, one taken back not at all."""
     rows, items = np.concatenate([queries.row, row]), np.concatenate([queries.item, item])
     kinds, times = np.concatenate([queries.kind, kind]), np.concatenate([queries.event_time, time])
     given = np.arange(len(rows)) >= len(queries.row)
     alike = np.lexsort((given, kinds, items, times, rows))
-    repeated = np.zeros(len(rows), dtype=bool)
-    same = np.logical_and.reduce([np.diff(values[alike]) == 0 for values in (rows, items, kinds, times)])
-    repeated[alike[1:]] = same & given[alike[1:]]
-    order = np.lexsort((times, rows))
-    order = order[~repeated[order]]
+    differs = np.logical_or.reduce([np.diff(values[alike], prepend=-1) != 0 for values in (rows, items, kinds, times)])
+    kept = np.zeros(len(rows), dtype=bool)
+    kept[alike[differs]] = True
     if queries.kinds.undo:
-        undone = taken_back(queries.kinds, rows[order], items[order], kinds[order], times[order], given[order])
-        order = order[undone == NEVER]
+        # What an event of the history took back is no longer there: where the request holds both, it takes that back again.
+        again = np.zeros(len(rows), dtype=bool)
+        again[alike[differs]] = np.logical_or.reduceat(given[alike], np.flatnonzero(differs))
+        undoing = queries.kinds.undone_by[kinds] >= 0
+        for among, counted in ((again & (given | undoing), ~given), (kept, given)):
+            at = np.flatnonzero(kept & among)
+            undone = taken_back(queries.kinds, rows[at], items[at], kinds[at], times[at], counted[at])
+            kept[at] = undone == NEVER
+    order = np.lexsort((times, rows))
+    order = order[kept[order]]
     indptr = ragged.from_counts(np.bincount(rows[order], minlength=len(queries)))
     return Queries(queries.user, now, indptr, items[order], kinds[order], times[order], queries.kinds)
 

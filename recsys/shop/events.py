@@ -32,8 +32,9 @@ class EventLog:
 
     `user`, `item`: `int32[n]` numbers into `users` and `items`; `kind`: `int8[n]` numbers into `kinds`; `time`: `int64[n]`,
     epoch milliseconds. `user_born` and `item_born` give the time of first appearance of each number, ascending; an item may be
-    born in the catalogue before its first event. `undone` (`int64[n]`) is the time at which an event was taken back by a later
-    one, `NEVER` for all others; None where no kind takes another back. A cut leaves out what was taken back before it.
+    born in the catalogue before its first event. `undone` (`int64[n]`) is the time at which an event is taken back by another,
+    `NEVER` for all others; None where nothing is taken back. A cut leaves out what was taken back before it, and does not tell
+    what will be.
     """
 
     user: Int32
@@ -69,7 +70,7 @@ class EventLog:
         item_code, item_values = encoded(item_ids if catalogue_ids is None else joined(item_ids, catalogue_ids))
         n = len(time)
         number = np.asarray(kind)
-        number = number if np.issubdtype(number.dtype, np.integer) else kinds.numbers(number.tolist())
+        number = number if np.issubdtype(number.dtype, np.integer) else kinds.numbers(number)
         order = np.lexsort((number, item_code[:n], user_code, time))
         born_times = time if catalogue_time is None else np.concatenate([time, catalogue_time])
         user_number, user_order, user_born = number_by_first_time(user_code, time, len(user_values))
@@ -114,14 +115,16 @@ class EventLog:
     def _slice(self, first: int, last: int, t: int) -> "EventLog":
         n_users = int(np.searchsorted(self.user_born, t))
         n_items = int(np.searchsorted(self.item_born, t))
-        part = replace(
-            self._rows(slice(first, last)),
+        part = self._rows(slice(first, last))
+        part = part if part.undone is None else part.where(part.undone >= t)
+        return replace(
+            part,
             users=self.users.prefix(n_users),
             items=self.items.prefix(n_items),
             user_born=self.user_born[:n_users],
             item_born=self.item_born[:n_items],
+            undone=None,
         )
-        return part if part.undone is None else part.where(part.undone >= t)
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "EventLog":
         """The events marked in `keep`, with unchanged numbers."""
@@ -187,9 +190,9 @@ def taken_back(
 
     undone, waiting = np.full(len(time), NEVER), np.empty(len(time), dtype=np.int64)
     pair = pair_key(owner, item)
-    for undoing in np.flatnonzero(kinds.undone_by >= 0):
-        undoes = kind == undoing
-        rows = np.flatnonzero((undoes if counted is None else undoes & counted) | (kind == kinds.undone_by[undoing]))
+    for taken in np.unique(kinds.undone_by[kinds.undone_by >= 0]):
+        undoes = (kinds.undone_by == taken)[kind]
+        rows = np.flatnonzero((undoes if counted is None else undoes & counted) | (kind == taken))
         rows = rows[np.isin(pair[rows], pair[undoes])]
         order = rows[np.lexsort((undoes[rows], time[rows], pair[rows]))]
         _kernels.match_undoing(order, pair, time, undoes, undone, waiting)

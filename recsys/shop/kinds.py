@@ -4,6 +4,7 @@ A log's kinds are declared by its source. Features, facts and reasons ask for a 
 kind, which comes first. No number stands for a kind outside of `recsys.shop`.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from pydantic import Field
 
 from recsys.component import Component
@@ -35,7 +37,8 @@ class Kinds:
     `names`: weakest first; an event's kind is a place among them. `roles`: the role of each, None for one without. `undoes`:
     the name of the kind that each takes back, None for one that takes nothing back.
 
-    Raises `ConfigError` for names that are not distinct, and for a kind that undoes itself or an unknown one.
+    Raises `ConfigError` for names that are not distinct words, for a name of a role that has another role, and for a kind that
+    undoes itself, an unknown one or one that undoes another itself.
     """
 
     names: tuple[str, ...]
@@ -46,12 +49,16 @@ class Kinds:
         if not self.names or len(set(self.names)) < len(self.names):
             raise ConfigError(f"dataset.kinds: expected distinct names, got {', '.join(self.names) or 'none'}")
         for name, role, undone in zip(self.names, self.roles, self.undoes, strict=True):
+            if not re.fullmatch(r"\w[\w-]*", name):
+                raise ConfigError(f"dataset.kinds: expected a name of letters, digits, _ and -, got {name!r}")
             if role is not None and role not in ROLES:
-                raise ConfigError(f"dataset.kinds.{name}.role: expected one of {', '.join(ROLES)}, got {role!r}")
-            if undone is not None and (undone not in self.names or undone == name):
-                others = [other for other in self.names if other != name]
-                message = f"dataset.kinds.{name}.undoes: expected another kind, got {undone!r}."
-                raise ConfigError(message + nearest(undone, others))
+                raise ConfigError(f"dataset.kinds.{name}.role: expected a role, got {role!r}.{nearest(str(role), ROLES)}")
+            if name in ROLES and role != name:
+                raise ConfigError(f"dataset.kinds.{name}.role: expected {name}, as it is called, got {role or 'none'}")
+            others = [other for other, undoes in zip(self.names, self.undoes, strict=True) if other != name and undoes is None]
+            if undone is not None and undone not in others:
+                message = f"dataset.kinds.{name}.undoes: expected a kind that takes nothing back, got {undone!r}."
+                raise ConfigError(message + nearest(str(undone), others))
 
     @classmethod
     def of(cls, declared: Mapping[str, Mapping[str, Any]]) -> "Kinds":
@@ -60,12 +67,11 @@ class Kinds:
         Raises `ConfigError` for anything else under a name than `role` and `undoes`.
         """
         for name, settings in declared.items():
-            for key in settings or {}:
+            for key in settings:
                 if key not in ("role", "undoes"):
                     known = nearest(str(key), ("role", "undoes"))
                     raise ConfigError(f"dataset.kinds.{name}: expected role or undoes, got {key!r}.{known}")
-        settings_of = [settings or {} for settings in declared.values()]
-        columns = (tuple(settings.get(key) for settings in settings_of) for key in ("role", "undoes"))
+        columns = (tuple(settings.get(key) for settings in declared.values()) for key in ("role", "undoes"))
         return cls(tuple(map(str, declared)), *columns)
 
     def declared(self) -> dict[str, dict[str, str]]:
@@ -78,11 +84,11 @@ class Kinds:
 
     def numbers(self, names: Sequence[str] | npt.NDArray[Any]) -> npt.NDArray[np.int8]:
         """The number of each kind: `int8[n]`. Raises `ConfigError` for a name that is none of them."""
-        number = {name: i for i, name in enumerate(self.names)}
-        for name in names:
-            if name not in number:
-                raise ConfigError(f"expected a kind of event, {', '.join(self.names)}, got {name!r}.{nearest(name, number)}")
-        return np.array([number[name] for name in names], dtype=np.int8)
+        codes, values = pd.factorize(np.asarray(names, dtype=object), use_na_sentinel=False)
+        for name in values:
+            if name not in self.names:
+                raise ConfigError(f"expected a kind of event, got {name!r}.{nearest(str(name), self.names)}")
+        return np.array([self.names.index(name) for name in values], dtype=np.int8)[codes]
 
     def with_role(self, role: Role) -> npt.NDArray[np.bool_]:
         """Which kinds have the role: `bool[kinds]`."""
@@ -104,8 +110,7 @@ class Kinds:
         for name in given:
             if name not in self.names and name not in ROLES:
                 known = dict.fromkeys((*self.names, *ROLES))
-                kinds = ", ".join(self.names)
-                raise ConfigError(f"{key}: the data has no kind of event {name!r}; it has {kinds}.{nearest(name, known)}")
+                raise ConfigError(f"{key}: expected a kind of event of the data or a role, got {name!r}.{nearest(name, known)}")
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -28,6 +28,12 @@ ann,17,1400000001,view,Mug
 bob,18,1400000002,addtocart,日本
 ann,18,1400000003,transaction,日本
 """
+WITH_RETURNS = {
+    "view": {"role": "view"},
+    "addtocart": None,
+    "transaction": {"role": "purchase"},
+    "return": {"undoes": "transaction"},
+}
 
 
 @pytest.fixture
@@ -60,6 +66,9 @@ def one_of(kind, folder):
     if kind == "csv":
         (folder / "events.csv").write_text(EVENTS)
         return csv(folder)
+    if kind == "csv_with_returns":
+        (folder / "events.csv").write_text(EVENTS + "ann,18,1400000004,return,日本\n")
+        return csv(folder, kinds=WITH_RETURNS)
     if kind == "online_retail":
         (folder / "retail.csv").write_text(INVOICES)
         return OnlineRetail(path=str(folder / "retail.csv"))
@@ -84,7 +93,7 @@ def same(one, other):
                 assert x == y, name
 
 
-@pytest.mark.parametrize("kind", ["csv", "online_retail", "retailrocket", "synthetic"])
+@pytest.mark.parametrize("kind", ["csv", "csv_with_returns", "online_retail", "retailrocket", "synthetic"])
 def test_what_is_kept_equals_what_is_read(kind, tmp_path, cache, reads):
     source = one_of(kind, tmp_path)
     read = source.load()
