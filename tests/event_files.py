@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from logs import kinds_of
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -11,12 +13,10 @@ def write(path, *lines):
 
 
 def own(dataset):
-    """The events under their own ids, in order."""
+    """The events under their own ids and the names of their kinds, in order."""
     log = dataset.log
-    return [
-        (u, i, int(k), int(t))
-        for u, i, k, t in zip(log.users.ids[log.user], log.items.ids[log.item], log.kind, log.time, strict=True)
-    ]
+    columns = log.users.ids[log.user], log.items.ids[log.item], kinds_of(log), log.time.tolist()
+    return list(zip(*columns, strict=True))
 
 
 def steps(dataset):

@@ -4,21 +4,22 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from logs import BUY, CART, VIEW
+
 from recsys.delivery import facts
 
 DAY = 86_400_000
-VIEW, CART, BUY = 0, 1, 2
 
 
 class Event(NamedTuple):
     user: int
     item: int
-    kind: int
+    kind: str
     time: int
 
 
 @lru_cache(maxsize=4)
-def did(events: tuple[Event, ...], kind: int) -> dict[int, set[int]]:
+def did(events: tuple[Event, ...], kind: str) -> dict[int, set[int]]:
     """Who did something with each item."""
     users: dict[int, set[int]] = {}
     for e in events:
@@ -28,7 +29,7 @@ def did(events: tuple[Event, ...], kind: int) -> dict[int, set[int]]:
 
 
 @lru_cache(maxsize=8)
-def came(events: tuple[Event, ...], start: int, end: int, kinds: tuple[int, ...]) -> dict[int, int]:
+def came(events: tuple[Event, ...], start: int, end: int, kinds: tuple[str, ...]) -> dict[int, int]:
     """How many customers each item had in a time."""
     users: dict[int, set[int]] = {}
     for e in events:
@@ -81,7 +82,7 @@ def slow_facts(
         if item in category and len(others) >= facts.FEWEST_IN_CATEGORY:
             found[code] = {"category": category[item], "products": len(others)}
 
-    def customers(first: int, last: int = 0, kinds: tuple[int, ...] = (VIEW, CART, BUY)) -> dict[int, int]:
+    def customers(first: int, last: int = 0, kinds: tuple[str, ...] = (VIEW, CART, BUY)) -> dict[int, int]:
         return came(events, cutoff - first * DAY, cutoff - last * DAY, kinds)
 
     until = (cutoff - 1) // DAY

@@ -57,7 +57,7 @@ def scrambled(log: EventLog, cutoff: int) -> EventLog:
     future = len(log) - past
     users = np.r_[log.users.ids[log.user[:past]], rng.choice(np.r_[log.users.ids, 10**9 + np.arange(99)], future)]
     items = np.r_[log.items.ids[log.item[:past]], rng.choice(np.r_[log.items.ids, 10**9 + np.arange(99)], future)]
-    kinds = np.r_[log.kind[:past], rng.integers(0, 3, future).astype(np.int8)]
+    kinds = np.r_[log.kind[:past], rng.integers(0, len(log.kinds), future)]
     times = np.r_[log.time[:past], rng.integers(cutoff, log.time[-1], future)]
     known = log.item_born < cutoff
     return EventLog.build(users, items, kinds, times, log.items.ids[known], log.item_born[known])

@@ -9,6 +9,7 @@ from recsys.features import FeatureMatrix
 from recsys.ranking import RetrievalOrder
 from recsys.shop.events import EventLog
 from recsys.shop.identity import Vocabulary
+from recsys.shop.kinds import RETAIL
 from recsys.shop.pools import CandidatePool, Float32, Ranking
 from recsys.shop.queries import Queries, Truth
 from recsys.shop.splits import Task, Window
@@ -31,12 +32,12 @@ def case() -> tuple[EventLog, Task, FeatureMatrix]:
     pool = CandidatePool(indptr, item, ("als", "cart"), rank, np.zeros((2, 4), np.float32), np.array([3, 2, 1, 1], np.float32))
     values = np.asfortranarray(np.array([[5, 0], [1, 3], [0, 1], [1, 1]], np.float32))
     features = FeatureMatrix(values, ("a__x", "b__y"), ("a", "b"), pool)
-    past = (np.array([1]), np.array([0], np.int32), np.zeros(1, np.int8), np.zeros(1, np.int64))
-    queries = Queries(np.array([0, 1], np.int32), 10, np.array([0, 0, 1]), *past[1:])
+    past = (np.array([0], np.int32), RETAIL.numbers(["view"]), np.zeros(1, np.int64))
+    queries = Queries(np.array([0, 1], np.int32), 10, np.array([0, 0, 1]), *past, RETAIL)
     truth = Truth(np.array([0, 2, 3]), np.array([2, 3, 0], np.int32), np.array([4, 4, 1], np.float32))
     born = np.zeros(5, np.int64)
     users, items = Vocabulary(np.array(["ann", "bob"], dtype=object)), Vocabulary(np.arange(100, 105))
-    log = EventLog(past[0].astype(np.int32), *past[1:], users, items, born[:2], born)
+    log = EventLog(np.array([1], np.int32), *past, users, items, born[:2], born, RETAIL)
     return log, Task(Window(10, 20), queries, truth, {}), features
 
 

@@ -22,13 +22,14 @@ from recsys.shop.attributes import Type
 from recsys.shop.catalogue import Catalogue, CategoryTree
 from recsys.shop.customers import Customers
 from recsys.shop.events import EventLog, days
+from recsys.shop.kinds import RETAIL, Kinds
 from recsys.shop.pools import CandidatePool, Float32, Ranking
 from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
 from recsys.shop.splits import Split, Task, Window
 
 USERS, ITEMS, EVENTS = 250, 400, 6000
-SPLIT = Split(cutoff=0.75, label_cutoffs=2, label_horizon="20d", target_events=["transaction"])
+SPLIT = Split(cutoff=0.75, label_cutoffs=2, label_horizon="20d", target_events=["purchase"])
 
 
 def shop(seed: int = 0) -> Shop:
@@ -39,7 +40,7 @@ def shop(seed: int = 0) -> Shop:
     fashion = (draw.zipf(1.2, EVENTS) * 17) % ITEMS
     item = np.where(draw.random(EVENTS) < 0.5, fashion, (user * 7 + own * 31) % ITEMS)
     user = np.where((draw.random(EVENTS) < 0.2) & (np.arange(EVENTS) > EVENTS * 0.8), user + USERS, user)
-    kind = draw.choice(3, EVENTS, p=[0.6, 0.2, 0.2]).astype(np.int8)
+    kind = draw.choice(RETAIL.names, EVENTS, p=[0.6, 0.2, 0.2])
     time = np.sort(draw.integers(0, days(100), EVENTS))
     changes = pd.DataFrame(
         {
@@ -84,7 +85,7 @@ class Price(FeatureFamily):
     def __post_init__(self) -> None:
         self.price = np.empty(0, dtype=np.float32)
 
-    def columns(self, sources: tuple[str, ...], kinds: object) -> tuple[str, ...]:
+    def columns(self, sources: tuple[str, ...], kinds: Kinds) -> tuple[str, ...]:
         return ("price",)
 
     def fit(self, past: Shop) -> None:
@@ -377,7 +378,7 @@ class LabelsOfTheTest(Split):
     """Teaches the ranker the test's answers under the name of an older window."""
 
     def label_task(self, shop: Shop, window: Window) -> Task:
-        task = self._task(shop, FOLD.test, "window", ["transaction"], 1)
+        task = self._task(shop, FOLD.test, "window", ["purchase"], 1)
         history = shop.before(window.cutoff).log
         known = task.queries.user < history.n_users
         users = task.queries.user[known]

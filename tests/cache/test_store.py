@@ -139,7 +139,7 @@ def test_other_data_and_other_code_have_it_made_again(shop, cache, fits, monkeyp
 
 def test_the_entry_used_longest_ago_goes_when_there_is_no_room(tmp_path):
     one = StageCache(folder=tmp_path / "one")
-    one.arrays("pool", Popularity(), lambda: 0, lambda: {"values": np.zeros(1000, np.int8)})
+    one.arrays("pool", Popularity(), lambda: 0, lambda: {"values": np.zeros(1000, np.uint8)})
     room = 3 * one.entries()[0].size
     cache = StageCache(folder=tmp_path / "three", max_gb=(room + 100) / 1e9)
     made = []
@@ -147,7 +147,7 @@ def test_the_entry_used_longest_ago_goes_when_there_is_no_room(tmp_path):
     def entry(name):
         def make():
             made.append(name)
-            return {"values": np.zeros(1000, np.int8)}
+            return {"values": np.zeros(1000, np.uint8)}
 
         assert cache.arrays("pool", Popularity(), lambda: name, make)["values"].shape == (1000,)
         time.sleep(0.01)
@@ -396,7 +396,7 @@ def test_an_error_while_making_leaves_nothing(cache):
 
 
 def test_the_command_shows_and_clears(cache, capsys):
-    cache.arrays("pool", Popularity(), lambda: 0, lambda: {"values": np.zeros(2_000_000, np.int8)})
+    cache.arrays("pool", Popularity(), lambda: 0, lambda: {"values": np.zeros(2_000_000, np.uint8)})
     folder = ["--folder", str(cache.folder)]
     assert command.main(["show", *folder]) == 0
     shown = {line.split()[0]: line.split()[1:3] for line in capsys.readouterr().out.splitlines()[3:]}

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from event_files import SHARED, own, steps, write
+from logs import BUY
 
 from recsys.datasets.online_retail import PRODUCT_CODE, OnlineRetail
 from recsys.errors import DataError
@@ -36,11 +37,11 @@ def shop(tmp_path):
 def test_online_retail(shop):
     dataset = OnlineRetail(path=str(shop)).load()
     assert [event[:3] for event in own(dataset)] == [
-        (17850, "22423", 2),
-        (12583, "85123A", 2),
-        (12583, "DCGSSBOY", 2),
-        (12583, "22423", 2),
-        (12583, "22423", 2),
+        (17850, "22423", BUY),
+        (12583, "85123A", BUY),
+        (12583, "DCGSSBOY", BUY),
+        (12583, "22423", BUY),
+        (12583, "22423", BUY),
     ]
     assert int(dataset.log.time[0]) == pd.Timestamp("2010-12-01T08:26:00Z").timestamp() * 1000
     assert dataset.funnel.steps == [

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from event_files import SHARED, own, steps, write
+from logs import BUY, CART, VIEW
 
 from recsys.datasets import Funnel
 from recsys.datasets.retailrocket import RetailRocket, from_frames
@@ -52,10 +53,10 @@ def rocket(tmp_path):
 def test_retailrocket(rocket):
     dataset = RetailRocket(path=str(rocket)).load()
     assert own(dataset) == [
-        (30, 5, 0, START),
-        (30, 5, 1, START + 2 * DAY),
-        (4, 6, 2, START + 3 * DAY),
-        (4, 6, 2, START + 3 * DAY),
+        (30, 5, VIEW, START),
+        (30, 5, CART, START + 2 * DAY),
+        (4, 6, BUY, START + 3 * DAY),
+        (4, 6, BUY, START + 3 * DAY),
     ]
     assert list(dataset.log.items.ids) == [5, 9, 6]
     assert list(dataset.log.item_born) == [START, START + DAY, START + 3 * DAY]

@@ -9,6 +9,7 @@ import pytest
 from event_files import own, steps, write
 from hypothesis import given
 from hypothesis import strategies as st
+from logs import BUY, CART, VIEW, kinds_of
 from pydantic import ValidationError
 
 from recsys.datasets import _attributes as attributes
@@ -39,7 +40,7 @@ def csv(path, **settings):
     return Csv(path=str(path), **settings)
 
 
-EXPECTED = [(7, "a1", 0, T0 * 1000), (12, "b2", 1, T0 * 1000 + 60_000), (7, "b2", 2, T0 * 1000 + 120_000)]
+EXPECTED = [(7, "a1", VIEW, T0 * 1000), (12, "b2", CART, T0 * 1000 + 60_000), (7, "b2", BUY, T0 * 1000 + 120_000)]
 
 
 def test_a_table_by_its_column_names(taobao):
@@ -93,19 +94,19 @@ def test_row_order_does_not_matter(tmp_path_factory, order):
 
 def test_without_an_event_column_every_row_is_the_default_event(taobao):
     columns = COLUMNS | {"event": None}
-    assert set(csv(taobao, columns=columns, events=None).load().log.kind) == {2}
-    assert set(csv(taobao, columns=columns, events=None, default_event="view").load().log.kind) == {0}
+    assert set(kinds_of(csv(taobao, columns=columns, events=None).load().log)) == {BUY}
+    assert set(kinds_of(csv(taobao, columns=columns, events=None, default_event="view").load().log)) == {VIEW}
 
 
 def test_a_column_called_event_is_read_where_there_is_one(tmp_path):
     columns = {"user": "uid", "item": "item", "time": "ts", "event": "event"}
     settings = {"columns": columns, "events": None}
     with_it = write(tmp_path / "with.csv", "uid,item,ts,event", f"1,a,{T0},view", f"1,a,{T0 + 1},addtocart")
-    assert list(csv(with_it, **settings).load().log.kind) == [0, 1]
+    assert kinds_of(csv(with_it, **settings).load().log) == [VIEW, CART]
     mapped = write(tmp_path / "mapped.csv", "uid,item,ts,event", f"1,a,{T0},pv", f"1,a,{T0 + 1},buy")
-    assert list(csv(mapped, columns=columns, events={"pv": "view", "buy": "transaction"}).load().log.kind) == [0, 2]
+    assert kinds_of(csv(mapped, columns=columns, events={"pv": "view", "buy": "transaction"}).load().log) == [VIEW, BUY]
     without = write(tmp_path / "without.csv", "uid,item,ts", f"1,a,{T0}")
-    assert list(csv(without, **settings).load().log.kind) == [2]
+    assert kinds_of(csv(without, **settings).load().log) == [BUY]
 
 
 def test_a_map_of_events_wants_the_column_that_it_maps(taobao, tmp_path):
@@ -124,7 +125,7 @@ def test_an_event_mapped_to_null_is_left_out_and_counted(taobao):
 
 def test_events_may_be_numbers(tmp_path):
     path = write(tmp_path / "log.csv", "uid,iid,ev,ts", f"1,1,0,{T0}", f"1,1,2,{T0}")
-    assert list(csv(path, events={0: "view", 2: "transaction"}).load().log.kind) == [0, 2]
+    assert kinds_of(csv(path, events={0: "view", 2: "transaction"}).load().log) == [VIEW, BUY]
 
 
 def test_duplicates_may_be_kept(taobao):
@@ -330,7 +331,6 @@ def test_a_folder_is_not_a_file(tmp_path):
         {"columns": {"user": "uid", "item": "iid"}},
         {"columns": COLUMNS | {"visitor": "uid"}},
         {"time_unit": "seconds"},
-        {"events": {"pv": "look"}},
         {"separater": ","},
         {"separator": "::"},
     ],
@@ -338,6 +338,35 @@ def test_a_folder_is_not_a_file(tmp_path):
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(ValidationError):
         csv("log.csv", **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"events": {"pv": "look"}},
+            "dataset.events.pv: expected a kind of event, got 'look'. Known: addtocart, transaction, v",
+        ),
+        ({"default_event": "veiw"}, "dataset.default_event: expected a kind of event, got 'veiw'. Did you mean 'view'?"),
+        ({"kinds": {"view": None}, "events": None}, "dataset.kinds.view.role: expected view, as it is called, got none"),
+    ],
+)
+def test_a_kind_that_is_not_declared_is_refused_unread(settings, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        csv("log.csv", **settings)
+
+
+def test_kinds_of_the_shops_own(tmp_path):
+    kinds = {"look": {"role": "view"}, "wish": None, "buy": {"role": "purchase"}, "back": {"undoes": "buy"}}
+    rows = (f"1,a,{event},{T0 + i}" for i, event in enumerate(("look", "wish", "buy", "back")))
+    dataset = csv(write(tmp_path / "log.csv", "uid,iid,ev,ts", *rows), kinds=kinds, events=None).load()
+    assert kinds_of(dataset.log) == ["look", "wish", "buy", "back"]
+    assert kinds_of(dataset.before((T0 + 4) * 1000).log) == ["look", "wish", "back"]
+    assert dataset.summary()["events: wish"] == 1
+    plain = csv(
+        write(tmp_path / "plain.csv", "uid,iid,ts", f"1,a,{T0}"), columns=COLUMNS | {"event": None}, kinds=kinds, events=None
+    )
+    assert kinds_of(plain.load().log) == ["buy"], "the strongest that takes nothing back"
 
 
 def test_text_with_commas_quotes_and_line_breaks(tmp_path):

@@ -16,6 +16,7 @@ from esp_standin import StandIn
 from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
+from logs import BUY, CART, VIEW, log_of
 from omegaconf import OmegaConf
 
 from recsys.component import construct
@@ -81,7 +82,7 @@ def model_of(names: dict[str, str | None], price: dict[str, float] | None = None
     log = EventLog.build(
         np.full(n, 1),
         np.array(ids, dtype=object),
-        np.zeros(n, np.int8),
+        [VIEW] * n,
         np.arange(n, 0, -1).astype(np.int64) * 1000 + 100 * day,
     )
     frame = {"item": [], "time": [], "property": [], "value": []}
@@ -354,16 +355,15 @@ def test_a_translation_is_a_file_and_lacks_nothing(tmp_path: Path):
 def test_segments_by_hand():
     day, t = 86_400_000, 200
     rows = [
-        ("a", 1, 2, 100),
-        ("b", 1, 1, 150),
-        ("b", 1, 2, 160),
-        ("c", 1, 1, 150),
-        ("d", 1, 0, 195),
-        ("e", 2, 1, 190),
-        ("e", 2, 2, 180),
+        ("a", 1, BUY, 100),
+        ("b", 1, CART, 150),
+        ("b", 1, BUY, 160),
+        ("c", 1, CART, 150),
+        ("d", 1, VIEW, 195),
+        ("e", 2, CART, 190),
+        ("e", 2, BUY, 180),
     ]
-    users, items, kinds, days = zip(*rows, strict=True)
-    log = EventLog.build(np.array(users, object), np.array(items), np.array(kinds, np.int8), np.array(days, np.int64) * day)
+    log = log_of(rows, day)
     model = TwoStageRecommender(History(), FeatureSet(families=[], definitions={}), RetrievalOrder())
     model.fit(Shop.of(log), t * day)
     chosen = {name: "".join(sorted(Audience.of(name, model).users.tolist())) for name in SEGMENTS}

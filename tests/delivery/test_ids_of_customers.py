@@ -38,7 +38,7 @@ def model_of(users: list[object], items: list[object]) -> TwoStageRecommender:
     log = EventLog.build(
         np.repeat(np.array(users), len(items)),
         np.tile(np.array(items), len(users)),
-        np.zeros(n, np.int8),
+        ["view"] * n,
         np.arange(n, dtype=np.int64) + 100 * DAY,
     )
     recommender = TwoStageRecommender(History(), FeatureSet(families=[], definitions={}), RetrievalOrder(), 30)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slow_facts import BUY, CART, DAY, VIEW, Event, slow_facts
+from logs import BUY, CART, VIEW, kinds_of, queries_of
+from logs import log_of as logged
+from slow_facts import DAY, Event, slow_facts
 
 from recsys.component import component
 from recsys.datasets.synthetic import Synthetic
@@ -45,13 +47,13 @@ FEW = {"FEWEST_CUSTOMERS": 2, "FEWEST_RISING": 2, "CATEGORY_SIZE": 2, "CATEGORY_
 
 
 def log_of(events: list[Event]) -> EventLog:
-    columns = [np.array(column) for column in zip(*events, strict=True)]
-    return EventLog.build(columns[0], columns[1], columns[2].astype(np.int8), columns[3])
+    return logged(events)
 
 
 def raw(log: EventLog) -> tuple[Event, ...]:
     """The events in numbers, in the order of the log."""
-    return tuple(Event(*map(int, row)) for row in zip(log.user, log.item, log.kind, log.time, strict=True))
+    columns = log.user.tolist(), log.item.tolist(), kinds_of(log), log.time.tolist()
+    return tuple(Event(*row) for row in zip(*columns, strict=True))
 
 
 def found(log: EventLog, category: np.ndarray, names: list[str]) -> dict[tuple[int, int], dict]:
@@ -98,7 +100,7 @@ def test_facts_are_those_of_slow_code(events: list[Event], categories: list[str 
         assert fast == {pair: slow_facts(past, *pair, T, known) for pair in fast}
 
 
-def bought(*days_ago: float, user: int = 1, item: int = 1, kind: int = BUY) -> list[Event]:
+def bought(*days_ago: float, user: int = 1, item: int = 1, kind: str = BUY) -> list[Event]:
     return [Event(user, item, kind, int(T - ago * DAY)) for ago in days_ago]
 
 
@@ -153,7 +155,7 @@ def test_what_others_bought_does_not_count_the_customer():
 def test_a_visitor_the_log_does_not_know_is_explained_by_recent_events():
     model = plain_model(log_of(bought(5, user=2)))
     item = model.history.items.numbers([1])
-    recent = Queries(np.array([-1]), T + DAY, np.array([0, 1]), item, np.array([CART], np.int8), np.array([T + DAY // 2]))
+    recent = queries_of([[(int(item[0]), CART, T + DAY // 2)]], now=T + DAY)
     reasons = explain(model, recent, Ranking(item[None, :], np.ones((1, 1), np.float32)), 2)
     assert [reason.text for reason in reasons[0][0]] == ["In your cart since 20 July"]
 
@@ -193,7 +195,7 @@ def test_every_reason_said_of_a_shop_is_borne_out(model: TwoStageRecommender):
     history = model.history
     english = Language.load("en")
     products = Products.of(model, english)
-    buyers = np.unique(history.user[history.kind == BUY])[:20]
+    buyers = np.unique(history.user[history.has_role("purchase")])[:20]
     queries = model.queries(history.users.ids[buyers])
     ranking = model.rank(model.pool(queries), queries, 4)
     lists = Explainer(model, products, english).explain(queries, ranking, 3)
@@ -222,11 +224,11 @@ def test_every_reason_said_of_a_shop_is_borne_out(model: TwoStageRecommender):
 def test_what_moved_the_ranker_is_said_first(model: TwoStageRecommender):
     """Two rules of one feature each: the one looks at the cart, the other at how often it was viewed."""
     history = model.history
-    users = history.users.ids[np.unique(history.user[history.kind == CART])[:80]]
+    users = history.users.ids[np.unique(history.user[history.has_role("cart")])[:80]]
     spoken = {}
-    for column in ("user_item__addtocarts", "user_item__views"):
+    for column in ("user_item__carts", "user_item__views"):
         other = TwoStageRecommender(model.retriever, model.features, Rule(weights={column: 1.0}), 50)
-        other.history, other.cutoff, other._products = history, model.cutoff, model.products
+        other.past, other.cutoff, other._products = model.past, model.cutoff, model.products
         queries = other.queries(users)
         ranking = other.rank(other.pool(queries), queries, 3)
         lists = Explainer.of(other).explain(queries, ranking, 9)
@@ -234,7 +236,7 @@ def test_what_moved_the_ranker_is_said_first(model: TwoStageRecommender):
     both = [codes for codes in spoken["user_item__views"] if {"in_cart", "viewed"} <= set(codes)]
     assert both
     assert all(codes[0] == "viewed" for codes in both)
-    both = [codes for codes in spoken["user_item__addtocarts"] if {"in_cart", "viewed"} <= set(codes)]
+    both = [codes for codes in spoken["user_item__carts"] if {"in_cart", "viewed"} <= set(codes)]
     assert both
     assert all(codes[0] == "in_cart" for codes in both)
 

@@ -1,31 +1,29 @@
 """Beyond accuracy, by hand on a shop of four items."""
 
+from dataclasses import replace
 from math import sqrt
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from logs import BUY, VIEW, log_of, queries_of
 
 from recsys.evaluation import beyond
 from recsys.evaluation.evidence import Past
 from recsys.retrieval.random import Random
 from recsys.shop.catalogue import Catalogue
-from recsys.shop.events import EventLog
-from recsys.shop.kinds import RETAIL
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
 
-VIEW, _, TRANSACTION = RETAIL.numbers(RETAIL.names).tolist()
 # users a to d; item 0 is known to a, b, c and d, item 1 to a and b, item 2 to a, item 3 to d
-EVENTS = [("a", 0, VIEW), ("b", 0, VIEW), ("c", 0, VIEW), ("d", 0, VIEW), ("a", 1, TRANSACTION), ("b", 1, VIEW), ("a", 2, VIEW)]
+EVENTS = [("a", 0, VIEW), ("b", 0, VIEW), ("c", 0, VIEW), ("d", 0, VIEW), ("a", 1, BUY), ("b", 1, VIEW), ("a", 2, VIEW)]
 EVENTS += [("d", 3, VIEW)]
 
 
 def shop() -> tuple[Past, Queries]:
-    user, item, kind = zip(*EVENTS, strict=True)
-    log = EventLog.build(np.array(user, object), np.array(item), np.array(kind, np.int8), np.arange(len(EVENTS)))
+    log = log_of([(*event, time) for time, event in enumerate(EVENTS)])
     empty = Catalogue.empty(log.items, log.item_born)
     past = Past.of(Shop.of(log, empty), 100)
     past = Past(past.log, past.users, past.head, past.fresh, np.array([0, 1, 1, -1], np.int32))
@@ -97,8 +95,7 @@ def test_random_lists_leave_out_what_seen_forbids():
 
 
 def test_random_items_come_equally_often():
-    users = np.arange(5000, dtype=np.int32)
-    queries = Queries(users, 100, np.zeros(5001, np.int64), *[np.empty(0, np.int32)] * 3)
+    queries = replace(queries_of([[]] * 5000, now=100), user=np.arange(5000, dtype=np.int32))
     source = Random()
     source.item = np.random.default_rng(0).permutation(20).astype(np.int32)
     counts = np.bincount(source.retrieve(queries, 5).item.ravel(), minlength=20)

@@ -7,17 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from logs import BUY, CART, VIEW, log_of
 
 from recsys.evaluation import attribution, diagnosis, metrics
 from recsys.evaluation.evidence import Evidence, Past
 from recsys.shop import ragged
-from recsys.shop.events import EventLog
-from recsys.shop.kinds import RETAIL
 from recsys.shop.pools import CandidatePool, Ranking
 from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
 
-VIEW, ADDTOCART, TRANSACTION = RETAIL.numbers(RETAIL.names).tolist()
 N_ITEMS, DAY = 8, 86_400_000
 
 
@@ -31,13 +29,13 @@ def truth(rows: list[list[int]], grade: float = 1) -> Truth:
     return Truth(ragged.from_counts(np.array([len(row) for row in rows])), item, np.full(len(item), grade, np.float32))
 
 
-def shop(histories: list[list[tuple[int, int]]]) -> tuple[Past, Queries]:
+def shop(histories: list[list[tuple[int, str]]]) -> tuple[Past, Queries]:
     """A query a history; items 0 to 7 are known, each seen once by a user who asks nothing, long ago."""
     users = [0] * N_ITEMS + [u + 1 for u, events in enumerate(histories) for _ in events]
     items = [*range(N_ITEMS), *(item for events in histories for item, _ in events)]
     kinds = [VIEW] * N_ITEMS + [kind for events in histories for _, kind in events]
     times = np.arange(len(users)) + 50 * DAY * (np.arange(len(users)) >= N_ITEMS)
-    log = EventLog.build(np.array(users), np.array(items), np.array(kinds, np.int8), times)
+    log = log_of(list(zip(users, items, kinds, times, strict=True)))
     now = 60 * DAY
     numbers = log.users.numbers([u + 1 for u in range(len(histories))])
     return Past.of(Shop.of(log), now), Queries.at(log, numbers, now)
@@ -48,7 +46,7 @@ def evidence(
     sources: dict[str, list[list[int]]],
     listed: list[list[int]],
     budget: int,
-    histories: list[list[tuple[int, int]]] | None = None,
+    histories: list[list[tuple[int, str]]] | None = None,
     depth: int = N_ITEMS,
 ) -> Evidence:
     past, queries = shop(histories or [[(0, VIEW)] for _ in targets])
@@ -203,7 +201,7 @@ def test_what_only_one_source_found_is_lost_without_it(seen: Evidence):
 
 
 def test_cohorts_split_queries_and_targets():
-    histories = [[(0, VIEW)], [(1, ADDTOCART), (1, VIEW)], [(2, ADDTOCART), (2, TRANSACTION), (3, VIEW)]]
+    histories = [[(0, VIEW)], [(1, CART), (1, VIEW)], [(2, CART), (2, BUY), (3, VIEW)]]
     seen = evidence([[0], [2], [3, 4]], {"s": [[0], [0], [3]]}, [[0], [0], [3]], budget=2, histories=histories)
     figures = diagnosis.values(seen, 1, ["hit_rate"])
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from logs import VIEW, queries_of
 from sklearn.metrics import ndcg_score
 
 from recsys.errors import ConfigError, DataError
@@ -17,9 +18,8 @@ from recsys.evaluation import metrics
 from recsys.shop import ragged
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.events import EventLog
-from recsys.shop.kinds import RETAIL
 from recsys.shop.pools import CandidatePool, Ranking
-from recsys.shop.queries import Queries, Truth
+from recsys.shop.queries import Truth
 from recsys.shop.shop import Shop
 
 Grades = dict[int, float]
@@ -302,15 +302,7 @@ class TestCandidateRecall:
 
 
 class TestParts:
-    queries = Queries(
-        user=np.array([4, -1, 9], dtype=np.int32),
-        time=100,
-        indptr=np.array([0, 3, 3, 4]),
-        item=np.array([5, 2, 5, 7], dtype=np.int32),
-        kind=np.zeros(4, dtype=np.int8),
-        event_time=np.array([1, 2, 3, 4]),
-        kinds=RETAIL,
-    )
+    queries = queries_of([[(5, VIEW, 1), (2, VIEW, 2), (5, VIEW, 3)], [], [(7, VIEW, 4)]], now=100)
     truth = truth_of([{2: 1, 3: 2, 7: 3}, {5: 1}, {5: 1, 7: 2}])
 
     def test_revisit_looks_into_the_own_history_only(self) -> None:
@@ -379,7 +371,7 @@ class TestOnesOwn:
     def test_a_function_is_a_metric_by_its_dotted_path(self) -> None:
         chosen = metrics.load(["recall", "shop_of_mine.measures.spent", "shop_of_mine.measures.precision"])
         assert list(chosen) == ["recall", "spent", "precision"]
-        log = EventLog.build(np.zeros(3), np.arange(3), np.zeros(3, np.int8), np.arange(3))
+        log = EventLog.build(np.zeros(3), np.arange(3), ["view"] * 3, np.arange(3))
         changes = pd.DataFrame({"item": np.arange(3), "time": 0, "property": "cost", "value": ["2", "3.5", "10"]})
         past = Shop(log, Catalogue.build(log.items, log.item_born, changes, price="cost"))
         lists, truth = ranking_of([[1, 2, 0], [0]]), truth_of([{0: 1, 1: 1, 7: 1}, {1: 1}])

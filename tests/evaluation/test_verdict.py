@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from logs import BUY, VIEW, log_of
 
 from recsys.component import component
 from recsys.datasets.base import Dataset, Funnel
@@ -17,8 +18,6 @@ from recsys.retrieval.random import Random
 from recsys.retrieval.union import Hybrid
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.customers import Customers
-from recsys.shop.events import EventLog
-from recsys.shop.kinds import RETAIL
 from recsys.shop.pools import Float32, Ranking
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
@@ -70,11 +69,10 @@ def shop(n_users: int = 400, cold: float = 0.0) -> Dataset:
     for user in range(n_users):
         group = rng.integers(GROUPS)
         viewed = group * SIZE + rng.integers(0, SIZE, VIEWS)
-        rows += [(user, item, RETAIL.names.index("view"), 1 + day) for day, item in enumerate(viewed)]
+        rows += [(user, item, VIEW, 1 + day) for day, item in enumerate(viewed)]
         bought = rng.choice(viewed) if rng.random() < 0.7 else group * SIZE + rng.integers(SIZE)
-        rows.append((user, 10_000 + user if rng.random() < cold else bought, RETAIL.names.index("transaction"), 11))
-    user, item, kind, day = np.array(rows).T
-    log = EventLog.build(user, item, kind.astype(np.int8), day * DAY + np.arange(len(rows)))
+        rows.append((user, 10_000 + user if rng.random() < cold else bought, BUY, 11))
+    log = log_of([(user, item, kind, day * DAY + i) for i, (user, item, kind, day) in enumerate(rows)])
     empty = Catalogue.empty(log.items, log.item_born), Customers.empty(log.users, log.user_born)
     return Dataset(log, *empty, "shop", Funnel(), "made up")
 

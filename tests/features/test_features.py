@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logs import BUY, CART, VIEW, kinds_of, queries_of
 from omegaconf import OmegaConf
 
 from recsys.component import construct
@@ -45,6 +46,9 @@ CONF = Path(__file__).parents[2] / "conf" / "features"
 HALF_HOUR = 30 * 60 * 1000
 NAN = math.nan
 Row = dict[str, float]
+Event = tuple[int, int, str]
+"""Time, item, kind."""
+COUNTED = {"views": VIEW, "carts": CART, "purchases": BUY}
 
 
 def chosen(name: str, **options: object) -> FeatureSet:
@@ -62,7 +66,7 @@ class Case:
     def __init__(self, seed: int, n_events: int = 60, scramble_future: bool = False, shuffle: bool = False) -> None:
         rng = np.random.default_rng(seed)
         user, item = rng.integers(0, 5, n_events), rng.integers(0, 8, n_events)
-        kind = rng.choice(3, n_events, p=[0.5, 0.2, 0.3]).astype(np.int8)
+        kind = rng.choice(RETAIL.names, n_events, p=[0.5, 0.2, 0.3])
         time = np.sort(days(100) + rng.integers(0, 60 * 48, n_events) * HALF_HOUR // rng.choice([1, 1, 40], n_events))
         self.time = int(time[int(n_events * 0.8)])
         items = np.arange(8)
@@ -81,7 +85,8 @@ class Case:
         )
         if scramble_future:
             future = time >= self.time
-            user[future], item[future], kind[future] = rng.integers(0, 9, (3, future.sum())) % [[9], [8], [3]]
+            user[future], item[future] = rng.integers(0, [[9], [8]], (2, future.sum()))
+            kind[future] = rng.choice(RETAIL.names, future.sum())
             time[future] += rng.integers(0, days(5), future.sum())
             late = changes["time"] >= self.time
             changes.loc[late, "value"] = "n77.000"
@@ -131,11 +136,11 @@ class Case:
             rankings[source] = Ranking(items, scores)
         return CandidatePool.from_rankings(rankings)
 
-    def events(self, row: int) -> list[tuple[int, int, int]]:
+    def events(self, row: int) -> list[Event]:
         """(time, item, kind) of a query's history, in order."""
         history = slice(self.queries.indptr[row], self.queries.indptr[row + 1])
-        columns = (self.queries.event_time, self.queries.item, self.queries.kind)
-        return list(zip(*(column[history].tolist() for column in columns), strict=True))
+        time, item = (column[history].tolist() for column in (self.queries.event_time, self.queries.item))
+        return list(zip(time, item, kinds_of(self.queries)[history], strict=True))
 
 
 def compare(shop: Case, family: FeatureFamily, expected: Callable[[int, int], Row], tolerance: float = 2e-5) -> None:
@@ -150,7 +155,7 @@ def compare(shop: Case, family: FeatureFamily, expected: Callable[[int, int], Ro
             assert found == pytest.approx(wanted[name], rel=tolerance, abs=tolerance, nan_ok=True), (name, row, item)
 
 
-def sessions_of(events: list[tuple[int, int, int]]) -> list[int]:
+def sessions_of(events: list[Event]) -> list[int]:
     numbers = [0] * len(events)
     for i in range(1, len(events)):
         numbers[i] = numbers[i - 1] + (events[i][0] - events[i - 1][0] > HALF_HOUR)
@@ -164,8 +169,8 @@ def ratio(a: float, b: float) -> float:
 def mean_cycle(shop: Case, smoothing: float) -> Callable[[int], float]:
     """Days between purchase days of an item by one user, drawn towards the shop's mean."""
     bought = defaultdict(set)
-    for user, item, kind, time in zip(shop.past.user, shop.past.item, shop.past.kind, shop.past.time, strict=True):
-        if kind == 2:
+    for user, item, kind, time in zip(shop.past.user, shop.past.item, kinds_of(shop.past), shop.past.time, strict=True):
+        if kind == BUY:
             bought[int(item), int(user)].add(int(time) // MILLISECONDS_PER_DAY)
     gaps = defaultdict(list)
     for (item, _), dates in bought.items():
@@ -182,24 +187,22 @@ def test_user_item_by_hand(seed: int) -> None:
     family = UserItem(half_lives_days=[1.0, 30.0], smoothing=2.0)
     family.fit(shop.shop)
     usual = mean_cycle(shop, 2.0)
-    weight = {0: 1.0, 1: 3.0, 2: 5.0}
+    weight = {VIEW: 1.0, CART: 3.0, BUY: 5.0}
 
     def expected(row: int, item: int) -> Row:
         events = shop.events(row)
         session = sessions_of(events)
         own = [i for i, event in enumerate(events) if event[1] == item]
         age = {i: (shop.time - events[i][0]) / MILLISECONDS_PER_DAY for i in range(len(events))}
-        kinds = {k: [i for i in own if events[i][2] == k] for k in range(3)}
+        kinds = {kind: [i for i in own if events[i][2] == kind] for kind in RETAIL.names}
         stay = [min(events[i + 1][0] - events[i][0], HALF_HOUR) / 1000 if i + 1 < len(events) else 0 for i in own]
         newest = {e[1]: e[0] for e in events}
-        dates = sorted({events[i][0] // MILLISECONDS_PER_DAY for i in kinds[2]})
-        order_dates = {e[0] // MILLISECONDS_PER_DAY for e in events if e[2] == 2}
-        since = min((age[i] for i in kinds[2]), default=NAN)
+        dates = sorted({events[i][0] // MILLISECONDS_PER_DAY for i in kinds[BUY]})
+        order_dates = {e[0] // MILLISECONDS_PER_DAY for e in events if e[2] == BUY}
+        since = min((age[i] for i in kinds[BUY]), default=NAN)
         cycle = (dates[-1] - dates[0] + 2 * usual(item)) / (len(dates) - 1 + 2) if dates else NAN
         return {
-            "views": len(kinds[0]),
-            "addtocarts": len(kinds[1]),
-            "transactions": len(kinds[2]),
+            **{name: len(kinds[kind]) for name, kind in COUNTED.items()},
             "weight_hl_1d": sum(weight[events[i][2]] * 2 ** -age[i] for i in own),
             "weight_hl_30d": sum(weight[events[i][2]] * 2 ** (-age[i] / 30) for i in own),
             "harmonic": sum(1 / (1 + math.log(1 + (shop.time - events[i][0]) / 1000)) for i in own),
@@ -208,7 +211,7 @@ def test_user_item_by_hand(seed: int) -> None:
             "in_last_session": float(any(session[i] == session[-1] for i in own)),
             "dwell": math.log(1 + sum(stay)),
             "in_cart": float(
-                max((events[i][0] for i in kinds[1]), default=0) > max((events[i][0] for i in kinds[2]), default=0)
+                max((events[i][0] for i in kinds[CART]), default=0) > max((events[i][0] for i in kinds[BUY]), default=0)
             ),
             "purchase_days": len(dates),
             "days_since_last": min((age[i] for i in own), default=NAN),
@@ -241,15 +244,15 @@ def test_user_by_hand(seed: int) -> None:
         events = shop.events(row)
         n, session = len(events), sessions_of(shop.events(row))
         age = [(shop.time - e[0]) / MILLISECONDS_PER_DAY for e in events]
-        dates = sorted({e[0] // MILLISECONDS_PER_DAY for e in events if e[2] == 2})
-        baskets = {(e[1], e[0] // MILLISECONDS_PER_DAY) for e in events if e[2] == 2}
-        since = min((a for a, e in zip(age, events, strict=True) if e[2] == 2), default=NAN)
+        dates = sorted({e[0] // MILLISECONDS_PER_DAY for e in events if e[2] == BUY})
+        baskets = {(e[1], e[0] // MILLISECONDS_PER_DAY) for e in events if e[2] == BUY}
+        since = min((a for a, e in zip(age, events, strict=True) if e[2] == BUY), default=NAN)
         gap = (dates[-1] - dates[0]) / (len(dates) - 1) if len(dates) > 1 else NAN
         repeats = sum(any(other == i and d < date for other, d in baskets) for i, date in baskets)
         categories = [int(shop.known.category[e[1]]) for e in events]
         n_days = len({e[0] // MILLISECONDS_PER_DAY for e in events})
         return {
-            **{name: sum(e[2] == k for e in events) for k, name in enumerate(("views", "addtocarts", "transactions"))},
+            **{name: sum(e[2] == kind for e in events) for name, kind in COUNTED.items()},
             "items": len({e[1] for e in events}),
             "repeat": ratio(n, len({e[1] for e in events})),
             "active_days": n_days,
@@ -260,8 +263,8 @@ def test_user_by_hand(seed: int) -> None:
             "sessions": len(set(session)),
             "events_a_session": ratio(n, len(set(session))),
             "last_session_events": sum(s == session[-1] for s in session),
-            "cart_rate": ratio(sum(e[2] == 1 for e in events), n),
-            "conversion": ratio(sum(e[2] == 2 for e in events), n),
+            "cart_rate": ratio(sum(e[2] == CART for e in events), n),
+            "conversion": ratio(sum(e[2] == BUY for e in events), n),
             "events_7d_share": ratio(sum(a <= 7 for a in age), n),
             "purchase_days": len(dates),
             "purchase_gap": gap,
@@ -284,7 +287,7 @@ def test_item_by_hand(seed: int) -> None:
     family.fit(shop.shop)
     log = shop.past
     end = int(log.time[-1]) + 1
-    rows = list(zip(log.user.tolist(), log.item.tolist(), log.kind.tolist(), log.time.tolist(), strict=True))
+    rows = list(zip(log.user.tolist(), log.item.tolist(), kinds_of(log), log.time.tolist(), strict=True))
     price_changes = defaultdict(list)
     for item, _, prop, value in zip(shop.known.owner, shop.known.time, shop.known.prop, shop.known.value, strict=True):
         if shop.known.properties.ids[prop] == "price":
@@ -293,7 +296,7 @@ def test_item_by_hand(seed: int) -> None:
     def repeaters(item: int) -> tuple[int, int]:
         dates = defaultdict(set)
         for u, i, k, t in rows:
-            if i == item and k == 2:
+            if i == item and k == BUY:
                 dates[u].add(t // MILLISECONDS_PER_DAY)
         return sum(len(d) > 1 for d in dates.values()), len(dates)
 
@@ -303,28 +306,27 @@ def test_item_by_hand(seed: int) -> None:
         return (part + 10 * all_part / max(all_whole, 1)) / (whole + 10)
 
     def expected(row: int, item: int) -> Row:
-        def count(window: float | None, kind: int | None = None) -> int:
+        def count(window: float | None, kind: str | None = None) -> int:
             return sum(
                 i == item and (kind is None or k == kind) and (window is None or t >= end - days(window)) for _, i, k, t in rows
             )
 
         own = [(u, k, t) for u, i, k, t in rows if i == item]
-        kinds = ("views", "addtocarts", "transactions")
         users = {u for u, _, _ in own}
         category = int(shop.known.category[item])
         of_category = sum(category >= 0 and int(shop.known.category[i]) == category for _, i, _, _ in rows)
         prices = price_changes[item]
         others = [p for p in prices if p != prices[-1]]
-        bought = [t for _, k, t in own if k == 2]
+        bought = [t for _, k, t in own if k == BUY]
         return {
-            **{f"{name}_{w:g}d": math.log(1 + count(w, k)) for w in (2, 20) for k, name in enumerate(kinds)},
-            **{name: math.log(1 + count(None, k)) for k, name in enumerate(kinds)},
+            **{f"{name}_{w:g}d": math.log(1 + count(w, k)) for w in (2, 20) for name, k in COUNTED.items()},
+            **{name: math.log(1 + count(None, k)) for name, k in COUNTED.items()},
             "users": math.log(1 + len(users)),
             "buyers": math.log(1 + loyal[item][1]),
             **{f"users_{w}d": math.log(1 + len({u for u, _, t in own if t >= end - days(w)})) for w in (2, 20)},
             "trend_2d_20d": ((count(2) + 1) / 2) / ((count(20) + 1) / 20),
-            "cart_rate": smoothed(count(None, 1), len(own), sum(k == 1 for _, _, k, _ in rows), len(rows)),
-            "conversion": smoothed(count(None, 2), len(own), sum(k == 2 for _, _, k, _ in rows), len(rows)),
+            "cart_rate": smoothed(count(None, CART), len(own), sum(k == CART for _, _, k, _ in rows), len(rows)),
+            "conversion": smoothed(count(None, BUY), len(own), sum(k == BUY for _, _, k, _ in rows), len(rows)),
             "repeat": ratio(len(own), len(users)),
             "repeat_buyers": smoothed(*loyal[item], sum(a for a, _ in loyal), sum(b for _, b in loyal)),
             "category_share": ratio(len(own), of_category) if category >= 0 else NAN,
@@ -339,7 +341,7 @@ def test_item_by_hand(seed: int) -> None:
     compare(shop, family, expected)
 
 
-def newest_distinct(events: list[tuple[int, int, int]], kind: int | None = None) -> list[int]:
+def newest_distinct(events: list[Event], kind: str | None = None) -> list[int]:
     seen: list[int] = []
     for _, item, k in reversed(events):
         if item not in seen and kind in (None, k):
@@ -369,19 +371,19 @@ def test_affinity_by_hand(seed: int) -> None:
 
     def expected(row: int, item: int) -> Row:
         last = newest_distinct(shop.events(row))[:3]
-        newest = {k: newest_distinct(shop.events(row), k)[:1] for k in (1, 2)}
+        newest = {k: newest_distinct(shop.events(row), k)[:1] for k in (CART, BUY)}
         links = [matrix[j, item] for j in last]
         vectors = family.vectors
         profile = {
             "cosine_last": last[:1],
             "cosine_recent": last,
-            "cosine_bought": newest_distinct(shop.events(row), 2)[:3],
+            "cosine_bought": newest_distinct(shop.events(row), BUY)[:3],
         }
         known = {name: [j for j in items if not np.isnan(vectors[j, 0])] for name, items in profile.items()}
         return {
             "covisit_last": sum(links[:1]),
-            "covisit_carted": sum(matrix[j, item] for j in newest[1]),
-            "covisit_bought": sum(matrix[j, item] for j in newest[2]),
+            "covisit_carted": sum(matrix[j, item] for j in newest[CART]),
+            "covisit_bought": sum(matrix[j, item] for j in newest[BUY]),
             "covisit_sum": sum(links),
             "covisit_decayed": sum(0.8**place * link for place, link in enumerate(links)),
             "covisit_max": max(links, default=0),
@@ -421,10 +423,10 @@ def test_content_by_hand(seed: int) -> None:
         events = shop.events(row)
         mine = [e for e in events if of[e[1]] == of[item]] if of[item] >= 0 else None
         if mine is None:
-            return {f"{name}_{what}": NAN for what in ("events", "transactions", "share", "days_since_last")}
+            return {f"{name}_{what}": NAN for what in ("events", "purchases", "share", "days_since_last")}
         return {
             f"{name}_events": len(mine),
-            f"{name}_transactions": sum(e[2] == 2 for e in mine),
+            f"{name}_purchases": sum(e[2] == BUY for e in mine),
             f"{name}_share": len(mine) / len(events) if mine else 0,
             f"{name}_days_since_last": min(((shop.time - e[0]) / MILLISECONDS_PER_DAY for e in mine), default=NAN),
         }
@@ -453,7 +455,7 @@ def test_items_that_share_words_are_close() -> None:
     items = np.arange(4)
     names = ["red tin box", "red tin box", "blue paper", "blue paper"]
     changes = pd.DataFrame({"item": items, "time": 0, "property": "name", "value": names})
-    log = EventLog.build(np.zeros(4, int), items, np.zeros(4, np.int8), np.arange(4) + 1, items, np.zeros(4, np.int64))
+    log = EventLog.build(np.zeros(4, int), items, [VIEW] * 4, np.arange(4) + 1, items, np.zeros(4, np.int64))
     family = Content(dimensions=3)
     family.fit(Shop.of(log, Catalogue.build(log.items, log.item_born, changes, name="name")))
     close = family.vectors[:4] @ family.vectors[:4].T
@@ -553,10 +555,8 @@ def test_calendar_of_a_known_moment() -> None:
         "2023-12-31 12:00": [12, 6, 31, 0, 365, 360],
     }.items():
         time = pd.Timestamp(moment).value // 10**6
-        nothing = np.empty(0, dtype=np.int64)
-        queries = Queries(np.zeros(1, np.int32), time, np.zeros(2, np.int64), nothing, nothing, nothing)
         out = np.empty((2, 6), dtype=np.float32, order="F")
-        family.compute(pool, queries, out)
+        family.compute(pool, queries_of([[]], now=time), out)
         assert out.tolist() == [wanted, wanted]
 
 

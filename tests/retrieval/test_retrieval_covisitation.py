@@ -6,21 +6,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logs import BUY, CART, KIND, VIEW, Row
+from logs import log_of as logged
 
 from recsys.errors import ConfigError
 from recsys.retrieval import Covisitation, covisitation
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
+from recsys.shop.kinds import RETAIL
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 DAY = MILLISECONDS_PER_DAY
 PLAIN = {"step_power": 0.0, "age_half_life_days": None, "popularity_power": 0.0, "hop2": 0.0, "recency_power": 0.0}
-ONE = {"view": 1.0, "addtocart": 1.0, "transaction": 1.0}
+ONE = {"view": 1.0, "cart": 1.0, "purchase": 1.0}
 
 # (user, item, kind, quarter of a day): few of each, so that baskets, repeats and ties abound.
-events = st.lists(
-    st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 2), st.integers(0, 12)), min_size=1, max_size=30
-)
+events = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), KIND, st.integers(0, 12)), min_size=1, max_size=30)
 options = st.fixed_dictionaries(
     {
         "backward": st.sampled_from([0.0, 0.5, 1.0]),
@@ -40,9 +41,8 @@ options = st.fixed_dictionaries(
 )
 
 
-def log_of(rows: list[tuple[int, int, int, int]], unit: int = DAY // 4) -> EventLog:
-    user, item, kind, time = np.array(rows, dtype=np.int64).reshape(-1, 4).T
-    return EventLog.build(user, item, kind.astype(np.int8), time * unit)
+def log_of(rows: list[Row], unit: int = DAY // 4) -> EventLog:
+    return logged(rows, unit)
 
 
 def fitted(log: EventLog, **kwargs) -> Covisitation:
@@ -58,7 +58,7 @@ def dense(retriever: Covisitation, n_items: int) -> np.ndarray:
 def counted_slowly(log: EventLog, r: Covisitation) -> np.ndarray:
     """M by a double loop over every user's events, as the docstring of `Covisitation` says."""
     counts: defaultdict[tuple[int, int], float] = defaultdict(float)
-    names = ("view", "addtocart", "transaction")
+    leads, is_led_to = (log.kinds.weights(weights) for weights in (r.from_weights, r.to_weights))
     for user in range(log.n_users):
         mine = np.flatnonzero(log.user == user)
         for j, later in enumerate(mine):
@@ -71,10 +71,10 @@ def counted_slowly(log: EventLog, r: Covisitation) -> np.ndarray:
                 weight *= 1 if r.gap_half_life_days is None else 0.5 ** (gap / DAY / r.gap_half_life_days)
                 age = (log.time[-1] - log.time[later]) / DAY
                 weight *= 1 if r.age_half_life_days is None else 0.5 ** (age / r.age_half_life_days)
-                kind_a, kind_b = names[log.kind[earlier]], names[log.kind[later]]
-                counts[a, b] += weight * r.from_weights[kind_a] * r.to_weights[kind_b]
+                kind_a, kind_b = log.kind[earlier], log.kind[later]
+                counts[a, b] += weight * leads[kind_a] * is_led_to[kind_b]
                 back = 1.0 if steps == 0 else r.backward
-                counts[b, a] += back * weight * r.from_weights[kind_b] * r.to_weights[kind_a]
+                counts[b, a] += back * weight * leads[kind_b] * is_led_to[kind_a]
     matrix = np.zeros((log.n_items, log.n_items))
     for (a, b), count in counts.items():
         matrix[a, b] = count
@@ -86,7 +86,7 @@ def counted_slowly(log: EventLog, r: Covisitation) -> np.ndarray:
 
 class TestCounts:
     def test_kinds_and_steps_by_hand(self) -> None:
-        log = log_of([(0, 0, 0, 0), (0, 1, 1, 4), (0, 2, 2, 8)])
+        log = log_of([(0, 0, VIEW, 0), (0, 1, CART, 4), (0, 2, BUY, 8)])
         r = fitted(log, **(PLAIN | {"step_power": 1.0, "backward": 0.5}))
         forward = [[0, 3, 5 / 2], [0, 0, 5], [0, 0, 0]]
         backward = [[0, 0, 0], [1, 0, 0], [1 / 2, 3, 0]]
@@ -95,30 +95,30 @@ class TestCounts:
 
     def test_gap_and_age_halve_by_hand(self) -> None:
         """Item 0 leads to 1 after a day, two days before the end; to 2 after two days, at the end."""
-        log = log_of([(0, 0, 0, 0), (0, 1, 0, 4), (1, 0, 0, 4), (1, 2, 0, 12)])
+        log = log_of([(0, 0, VIEW, 0), (0, 1, VIEW, 4), (1, 0, VIEW, 4), (1, 2, VIEW, 12)])
         r = fitted(log, **(PLAIN | {"backward": 0.0, "gap_half_life_days": 1.0, "age_half_life_days": 2.0}))
         first, second = 1 / 2 * 1 / 2, 1 / 4
         np.testing.assert_allclose(dense(r, 3)[0], [0, first / (first + second), second / (first + second)], rtol=1e-6)
 
     def test_a_basket_pairs_both_ways_even_when_reading_forward_only(self) -> None:
-        r = fitted(log_of([(0, 0, 2, 0), (0, 1, 2, 0), (0, 2, 2, 1)]), **(PLAIN | {"backward": 0.0}))
+        r = fitted(log_of([(0, 0, BUY, 0), (0, 1, BUY, 0), (0, 2, BUY, 1)]), **(PLAIN | {"backward": 0.0}))
         np.testing.assert_allclose(dense(r, 3), [[0, 0.5, 0.5], [0.5, 0, 0.5], [0, 0, 0]])
 
     def test_view_to_buy_counts_nothing_else(self) -> None:
-        log = log_of([(0, 0, 0, 0), (0, 1, 0, 1), (0, 2, 2, 2), (0, 3, 2, 3)])
-        kinds = {"from_weights": {"view": 1.0}, "to_weights": {"transaction": 1.0}, "backward": 0.0}
+        log = log_of([(0, 0, VIEW, 0), (0, 1, VIEW, 1), (0, 2, BUY, 2), (0, 3, BUY, 3)])
+        kinds = {"from_weights": {"view": 1.0}, "to_weights": {"purchase": 1.0}, "backward": 0.0}
         assert np.argwhere(dense(fitted(log, **(PLAIN | kinds)), 4)).tolist() == [[0, 2], [0, 3], [1, 2], [1, 3]]
 
     @settings(deadline=None)
     @given(events, options)
-    def test_as_the_double_loop(self, rows: list[tuple[int, int, int, int]], chosen: dict) -> None:
+    def test_as_the_double_loop(self, rows: list[Row], chosen: dict) -> None:
         log = log_of(rows)
         r = fitted(log, **(chosen | {"neighbours": 200}))
         np.testing.assert_allclose(dense(r, log.n_items), counted_slowly(log, r), rtol=1e-5, atol=1e-9)
 
     @settings(deadline=None)
     @given(events, st.integers(1, 3))
-    def test_the_heaviest_neighbours_are_kept(self, rows: list[tuple[int, int, int, int]], k: int) -> None:
+    def test_the_heaviest_neighbours_are_kept(self, rows: list[Row], k: int) -> None:
         log = log_of(rows)
         some, every = (dense(fitted(log, neighbours=n), log.n_items) for n in (k, 200))
         for row in range(log.n_items):
@@ -131,7 +131,7 @@ class TestCounts:
 class TestRetrieval:
     def test_two_hops_reach_what_one_does_not(self) -> None:
         """0 → 1 → 2 in different histories; the query has 0 only."""
-        log = log_of([(0, 0, 0, 0), (0, 1, 0, 1), (1, 1, 0, 0), (1, 2, 0, 1), (2, 0, 0, 2)])
+        log = log_of([(0, 0, VIEW, 0), (0, 1, VIEW, 1), (1, 1, VIEW, 0), (1, 2, VIEW, 1), (2, 0, VIEW, 2)])
         one = PLAIN | {"backward": 0.0, "revisit": 0.0}
         queries = Queries.at(log, np.array([2], np.int32), 9 * DAY)
         assert fitted(log, **one).retrieve(queries, 3).item.tolist() == [[1, -1, -1]]
@@ -141,7 +141,7 @@ class TestRetrieval:
 
     @settings(deadline=None)
     @given(events, options)
-    def test_as_dense_algebra(self, rows: list[tuple[int, int, int, int]], chosen: dict) -> None:
+    def test_as_dense_algebra(self, rows: list[Row], chosen: dict) -> None:
         log = log_of(rows)
         r = fitted(log, **(chosen | {"recency_power": 0.0, "query_weights": ONE, "query_half_life_days": None}))
         users = np.array([-1, *range(log.n_users)], dtype=np.int32)
@@ -164,7 +164,7 @@ class TestRetrieval:
             np.testing.assert_allclose(ranking.score[row, : len(found)], expected[row, found], rtol=1e-4)
 
     def test_an_unknown_user_and_an_empty_log_get_nothing(self) -> None:
-        log = log_of([(0, 0, 0, 0), (0, 1, 0, 1)])
+        log = log_of([(0, 0, VIEW, 0), (0, 1, VIEW, 1)])
         assert (fitted(log).retrieve(Queries.at(log, np.array([-1], np.int32), DAY), 3).item == -1).all()
         nothing = Shop.of(log).before(0).log
         queries = Queries.at(log, np.array([0], np.int32), DAY)
@@ -186,7 +186,7 @@ class TestContinuedFit:
 
     def test_counts_only_what_is_new(self, monkeypatch: pytest.MonkeyPatch) -> None:
         rng = np.random.default_rng(0)
-        rows = [(int(u), int(i), 0, t) for t, (u, i) in enumerate(rng.integers(0, 9, size=(60, 2)))]
+        rows = [(int(u), int(i), VIEW, t) for t, (u, i) in enumerate(rng.integers(0, 9, size=(60, 2)))]
         log = log_of(rows)
         r = fitted(Shop.of(log).before(40 * DAY // 4).log)
         counted = []
@@ -201,7 +201,8 @@ class TestContinuedFit:
 
     def test_blocks_change_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         rng = np.random.default_rng(1)
-        log = log_of([tuple(map(int, row)) for row in rng.integers(0, [5, 9, 3, 40], size=(200, 4))])
+        draws = rng.integers(0, [5, 9, 3, 40], size=(200, 4)).tolist()
+        log = log_of([(user, item, RETAIL.names[kind], time) for user, item, kind, time in draws])
         whole = fitted(log).state()
         monkeypatch.setattr(covisitation, "BLOCK_PAIRS", 7)
         for name, array in fitted(log).state().items():
@@ -209,6 +210,6 @@ class TestContinuedFit:
 
 
 def test_a_half_life_that_float64_cannot_hold_is_refused() -> None:
-    log = log_of([(0, 0, 0, 0), (0, 1, 0, 40_000)])
+    log = log_of([(0, 0, VIEW, 0), (0, 1, VIEW, 40_000)])
     with pytest.raises(ConfigError, match=r"age_half_life_days: wanted at least 10 for a log of 10000 days, found 1"):
         fitted(log, age_half_life_days=1.0)

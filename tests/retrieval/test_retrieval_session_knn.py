@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logs import BUY, KIND, VIEW, Row, kinds_of
+from logs import log_of as logged
 
 from recsys.retrieval import SessionKNN
 from recsys.retrieval.session_knn import decay
@@ -15,8 +17,9 @@ from recsys.shop.shop import Shop
 
 DAY = MILLISECONDS_PER_DAY
 MINUTE = 60_000
-KINDS = ("view", "addtocart", "transaction")
-ONE = {"view": 1.0, "addtocart": 1.0, "transaction": 1.0}
+Event = tuple[int, int, str]
+"""Time, item, kind."""
+ONE = {"view": 1.0, "cart": 1.0, "purchase": 1.0}
 PLAIN = {
     "position": "same",
     "match": "same",
@@ -31,9 +34,7 @@ PLAIN = {
 }
 
 # (user, item, kind, ten minutes): sessions break where three steps are exceeded.
-events = st.lists(
-    st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 2), st.integers(0, 25)), min_size=1, max_size=40
-)
+events = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), KIND, st.integers(0, 25)), min_size=1, max_size=40)
 options = st.fixed_dictionaries(
     {
         "k": st.sampled_from([1, 3, 300]),
@@ -54,9 +55,8 @@ options = st.fixed_dictionaries(
 )
 
 
-def log_of(rows: list[tuple[int, int, int, int]], unit: int = 10 * MINUTE) -> EventLog:
-    user, item, kind, time = np.array(rows, dtype=np.int64).reshape(-1, 4).T
-    return EventLog.build(user, item, kind.astype(np.int8), time * unit)
+def log_of(rows: list[Row], unit: int = 10 * MINUTE) -> EventLog:
+    return logged(rows, unit)
 
 
 def fitted(log: EventLog, **kwargs) -> SessionKNN:
@@ -65,9 +65,9 @@ def fitted(log: EventLog, **kwargs) -> SessionKNN:
     return retriever
 
 
-def sessions_of(history: list[tuple[int, int, int]], pause: float) -> list[list[tuple[int, int, int]]]:
+def sessions_of(history: list[Event], pause: float) -> list[list[Event]]:
     """(time, item, kind) of one user, oldest first, cut where the pause is exceeded."""
-    cut: list[list[tuple[int, int, int]]] = []
+    cut: list[list[Event]] = []
     for event in history:
         if not cut or event[0] - cut[-1][-1][0] > pause:
             cut.append([])
@@ -75,7 +75,7 @@ def sessions_of(history: list[tuple[int, int, int]], pause: float) -> list[list[
     return cut
 
 
-def places(session: list[tuple[int, int, int]]) -> dict[int, tuple[int, int]]:
+def places(session: list[Event]) -> dict[int, tuple[int, int]]:
     """Newest time and place (newer distinct times) of each item."""
     last = {item: time for time, item, _ in sorted(session)}
     times = sorted(set(last.values()), reverse=True)
@@ -84,9 +84,10 @@ def places(session: list[tuple[int, int, int]]) -> dict[int, tuple[int, int]]:
 
 def scored_slowly(log: EventLog, r: SessionKNN, user: int) -> dict[int, float]:
     pause = r.session_minutes * MINUTE
-    known = []
+    known, kind_of = [], kinds_of(log)
+    weight_of = dict(zip(log.kinds.names, log.kinds.weights(r.weights), strict=True))
     for other in range(log.n_users):
-        mine = [(int(log.time[e]), int(log.item[e]), int(log.kind[e])) for e in np.flatnonzero(log.user == other)]
+        mine = [(int(log.time[e]), int(log.item[e]), kind_of[e]) for e in np.flatnonzero(log.user == other)]
         known += [(other, session) for session in sessions_of(mine, pause)]
     own = [session for other, session in known if other == user]
     order = sorted(range(len(known)), key=lambda n: (-known[n][1][-1][0], n))
@@ -118,7 +119,7 @@ def scored_slowly(log: EventLog, r: SessionKNN, user: int) -> dict[int, float]:
         at = places(known[n][1])
         for i, (_, place) in at.items():
             distance = 1.0 if r.distance_scale is None else math.exp(-abs(place - at[matched[n]][1]) / r.distance_scale)
-            weight = max(r.weights[KINDS[kind]] for _, item, kind in known[n][1] if item == i)
+            weight = max(weight_of[kind] for _, item, kind in known[n][1] if item == i)
             gain = 1 + r.idf_weight * math.log(len(known) / len(held[i]))
             match = of_place(r.match, matched[n], r.match_scale)
             score[i] = score.get(i, 0.0) + likeness[n] * match * distance * gain * weight
@@ -129,13 +130,13 @@ def scored_slowly(log: EventLog, r: SessionKNN, user: int) -> dict[int, float]:
                 first = min(a for a, s in enumerate(reversed(own)) if i in places(s))
                 if ago == first:
                     score[i] = score.get(i, 0.0) + r.reminders * best / (1 + ago)
-    dropped = {i for session in own for _, i, kind in session if r.seen == "drop_touched" or kind == 2}
+    dropped = {i for session in own for _, i, kind in session if r.seen == "drop_touched" or kind == BUY}
     return {i: s for i, s in score.items() if s > 0 and (r.seen == "keep" or i not in dropped)}
 
 
 @settings(deadline=None, max_examples=150)
 @given(events, options)
-def test_as_a_plain_reading_of_the_formula(rows: list[tuple[int, int, int, int]], chosen: dict) -> None:
+def test_as_a_plain_reading_of_the_formula(rows: list[Row], chosen: dict) -> None:
     log = log_of(rows)
     r = fitted(log, **chosen)
     users = np.arange(log.n_users, dtype=np.int32)
@@ -150,8 +151,8 @@ def test_as_a_plain_reading_of_the_formula(rows: list[tuple[int, int, int, int]]
 
 def test_neighbours_by_hand() -> None:
     """Newest session of user 0: items 1, 2. Users 1 and 2 share both and one of them, user 3 none."""
-    user_1, user_2 = [(1, 1, 0, 0), (1, 2, 0, 1), (1, 5, 0, 2)], [(2, 2, 0, 20), (2, 6, 2, 21)]
-    user_3, user_0 = [(3, 7, 0, 30), (3, 8, 0, 31)], [(0, 9, 0, 0), (0, 1, 0, 60), (0, 2, 0, 61)]
+    user_1, user_2 = [(1, 1, VIEW, 0), (1, 2, VIEW, 1), (1, 5, VIEW, 2)], [(2, 2, VIEW, 20), (2, 6, BUY, 21)]
+    user_3, user_0 = [(3, 7, VIEW, 30), (3, 8, VIEW, 31)], [(0, 9, VIEW, 0), (0, 1, VIEW, 60), (0, 2, VIEW, 61)]
     log = log_of([*user_1, *user_2, *user_3, *user_0])
     number = {int(own): n for n, own in enumerate(log.items.ids)}
     queries = Queries.at(log, np.array([0], np.int32) + log.users.numbers([0]), DAY)
@@ -167,7 +168,8 @@ def test_neighbours_by_hand() -> None:
 
 
 def test_the_newest_sessions_with_an_item_are_sampled() -> None:
-    log = log_of([(u, 0, 0, 10 * u) for u in range(4)] + [(u, 1 + u, 0, 10 * u + 1) for u in range(4)] + [(9, 0, 0, 90)])
+    late = [(u, 1 + u, VIEW, 10 * u + 1) for u in range(4)]
+    log = log_of([*((u, 0, VIEW, 10 * u) for u in range(4)), *late, (9, 0, VIEW, 90)])
     queries = Queries.at(log, log.users.numbers([9]), DAY)
     items = fitted(log, **(PLAIN | {"sample_size": 2})).retrieve(queries, 9).item[0]
     assert sorted(log.items.ids[items[items >= 0]].tolist()) == [0, 3, 4]
@@ -189,6 +191,6 @@ def test_decay(kind, expected: list[float]) -> None:
 
 
 def test_an_empty_log_and_an_unknown_user_get_nothing() -> None:
-    log = log_of([(0, 0, 0, 0), (0, 1, 0, 1)])
+    log = log_of([(0, 0, VIEW, 0), (0, 1, VIEW, 1)])
     assert (fitted(log).retrieve(Queries.at(log, np.array([-1], np.int32), DAY), 3).item == -1).all()
     assert (fitted(Shop.of(log).before(0).log).retrieve(Queries.at(log, np.array([0], np.int32), DAY), 3).item == -1).all()

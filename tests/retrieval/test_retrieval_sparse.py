@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logs import VIEW, queries_of
 
 from recsys.retrieval import sparse
 from recsys.retrieval._recent import RecentItems
 from recsys.retrieval.sparse import SparseRows
-from recsys.shop.queries import Queries
 
 N = 6
 # Few distinct weights, so that ties abound; all sums are exact.
@@ -65,12 +65,11 @@ def test_many_rows_over_threads_and_in_blocks(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_recent_items_share_the_place_of_their_basket() -> None:
-    item, time = np.array([7, 3, 9, 7, 4, 7]), np.array([1, 1, 5, 5, 8, 2])
-    n = np.array([0, 0, 5, 6])
-    queries = Queries(np.arange(3, dtype=np.int32), 9, n, item.astype(np.int32), np.zeros(6, np.int8), time)
+    histories = [[], [(7, VIEW, 1), (3, VIEW, 1), (9, VIEW, 5), (7, VIEW, 5), (4, VIEW, 8)], [(7, VIEW, 2)]]
+    queries = queries_of(histories, now=9)
     recent = RecentItems.of(queries)
     assert list(zip(recent.row.tolist(), recent.item.tolist(), strict=True)) == [(1, 3), (1, 4), (1, 7), (1, 9), (2, 7)]
     assert recent.newest.tolist() == [1, 8, 5, 5, 2]
     assert recent.rank.tolist() == [3, 0, 1, 2, 0]
     assert recent.place.tolist() == [2, 0, 1, 1, 0]
-    assert recent.item[recent.of_event].tolist() == item.tolist()
+    assert recent.item[recent.of_event].tolist() == queries.item.tolist()

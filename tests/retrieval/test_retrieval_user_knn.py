@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logs import BUY, KIND, VIEW, Row, kinds_of, queries_of
+from logs import log_of as logged
 
 from recsys.retrieval import UserKNN
 from recsys.shop.events import MILLISECONDS_PER_DAY, EventLog
@@ -15,16 +17,14 @@ from recsys.shop.shop import Shop
 
 DAY = MILLISECONDS_PER_DAY
 WEIGHTS = {"view": 1.0, "addtocart": 3.0, "transaction": 5.0}
+"""By the names of the kinds, where the default goes by role."""
 
 # (user, item, kind, half days)
-events = st.lists(
-    st.tuples(st.integers(0, 5), st.integers(0, 6), st.integers(0, 2), st.integers(0, 12)), min_size=1, max_size=50
-)
+events = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6), KIND, st.integers(0, 12)), min_size=1, max_size=50)
 
 
-def log_of(rows: list[tuple[int, int, int, int]]) -> EventLog:
-    user, item, kind, time = np.array(rows, dtype=np.int64).reshape(-1, 4).T
-    return EventLog.build(user, item, kind.astype(np.int8), time * DAY // 2)
+def log_of(rows: list[Row]) -> EventLog:
+    return logged(rows, DAY // 2)
 
 
 def fitted(log: EventLog, **options: object) -> UserKNN:
@@ -38,9 +38,9 @@ def slowly(log: EventLog, time: int, half_life: float, own: float, k: int) -> li
 
     def taste(user: int, now: int) -> dict[int, float]:
         days: dict[tuple[int, int], list[tuple[float, int]]] = defaultdict(list)
-        for u, i, kind, at in zip(log.user, log.item, log.kind, log.time, strict=True):
+        for u, i, kind, at in zip(log.user, log.item, kinds_of(log), log.time, strict=True):
             if u == user:
-                days[int(i), int(at // DAY)].append((list(WEIGHTS.values())[kind], int(at)))
+                days[int(i), int(at // DAY)].append((WEIGHTS[kind], int(at)))
         total: dict[int, float] = defaultdict(float)
         for (item, _), met in days.items():
             age = (now - max(at for _, at in met)) / DAY
@@ -73,7 +73,7 @@ def slowly(log: EventLog, time: int, half_life: float, own: float, k: int) -> li
 
 @settings(max_examples=60, deadline=None)
 @given(rows=events, half_life=st.sampled_from([0.5, 30.0]), own=st.sampled_from([0.0, 0.3, 1.0]))
-def test_as_the_formula_says(rows: list[tuple[int, int, int, int]], half_life: float, own: float) -> None:
+def test_as_the_formula_says(rows: list[Row], half_life: float, own: float) -> None:
     log = log_of(rows)
     time = int(log.time[-1]) + DAY
     queries = Queries.at(log, np.arange(log.n_users, dtype=np.int32), time)
@@ -86,7 +86,7 @@ def test_as_the_formula_says(rows: list[tuple[int, int, int, int]], half_life: f
 
 def test_by_hand() -> None:
     # Users 0 and 1 bought item 0; user 1 bought item 1 as well. User 2 shares nothing, user 3 has one item only.
-    log = log_of([(0, 0, 2, 0), (1, 0, 2, 0), (1, 1, 2, 0), (2, 2, 2, 0), (2, 3, 2, 0), (3, 0, 2, 0)])
+    log = log_of([(0, 0, BUY, 0), (1, 0, BUY, 0), (1, 1, BUY, 0), (2, 2, BUY, 0), (2, 3, BUY, 0), (3, 0, BUY, 0)])
     queries = Queries.at(log, np.array([0], dtype=np.int32), DAY)
     ranking = fitted(log, own=0.4, half_life_days=1e9).retrieve(queries, 5)
     assert ranking.item[0].tolist() == [0, 1, -1, -1, -1]
@@ -94,7 +94,7 @@ def test_by_hand() -> None:
 
 
 def test_only_the_newest_users_of_an_item_and_the_nearest_vote() -> None:
-    rows = [(0, 0, 2, 0)] + [(u, i, 2, u) for u in (1, 2, 3) for i in (0, u)]
+    rows = [(0, 0, BUY, 0)] + [(u, i, BUY, u) for u in (1, 2, 3) for i in (0, u)]
     log = log_of(rows)
     queries = Queries.at(log, np.array([0], dtype=np.int32), 10 * DAY)
     everybody = fitted(log, own=0.0).retrieve(queries, 10)
@@ -105,8 +105,6 @@ def test_only_the_newest_users_of_an_item_and_the_nearest_vote() -> None:
 
 
 def test_a_stranger_with_a_history_of_the_moment_has_neighbours_too() -> None:
-    log = log_of([(1, 0, 2, 0), (1, 1, 2, 0), (2, 2, 2, 0), (2, 3, 2, 0)])
-    item = np.array([0], dtype=np.int32)
-    indptr, time = np.array([0, 1]), np.array([DAY])
-    stranger = Queries(np.array([-1], dtype=np.int32), 2 * DAY, indptr, item, np.zeros(1, np.int8), time)
+    log = log_of([(1, 0, BUY, 0), (1, 1, BUY, 0), (2, 2, BUY, 0), (2, 3, BUY, 0)])
+    stranger = queries_of([[(0, VIEW, DAY)]], now=2 * DAY)
     assert fitted(log).retrieve(stranger, 5).item[0].tolist() == [0, 1, -1, -1, -1]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
+from logs import BUY, log_of
 from omegaconf import OmegaConf
 
 from recsys.component import construct
@@ -15,7 +16,6 @@ from recsys.datasets.retailrocket import from_frames
 from recsys.datasets.simulation import Simulated, simulate
 from recsys.retrieval import Retriever
 from recsys.shop.events import EventLog
-from recsys.shop.kinds import RETAIL
 from recsys.shop.pairs import pair_key
 from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries
@@ -98,11 +98,7 @@ def fit(settings: dict[str, Any], dataset: Dataset, cutoff: int) -> Retriever:
 
 
 def small_log(user: list[int], item: list[int]) -> EventLog:
-    n = len(user)
-    kind = np.full(n, RETAIL.names.index("transaction"), dtype=np.int8)
-    return EventLog.build(
-        np.array(user, dtype=np.int64), np.array(item, dtype=np.int64), kind, np.arange(n, dtype=np.int64) * DAY
-    )
+    return log_of([(u, i, BUY, day) for day, (u, i) in enumerate(zip(user, item, strict=True))], DAY)
 
 
 def well_formed(ranking: Ranking, n_queries: int, k: int) -> None:

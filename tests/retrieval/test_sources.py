@@ -4,24 +4,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from implicit.nearest_neighbours import bm25_weight
+from logs import BUY, VIEW
+from logs import log_of as logged
 from scipy import sparse
 
 from recsys.datasets.synthetic import Synthetic
 from recsys.retrieval import ALS, Category, Item2Vec, Properties, Retriever, Trending
 from recsys.shop.catalogue import Catalogue, CategoryTree
 from recsys.shop.events import EventLog
-from recsys.shop.kinds import RETAIL
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 DAY = 86_400_000
-VIEW, CART, BUY = RETAIL.numbers(RETAIL.names).tolist()
 
 
-def log_of(*events: tuple[int, int, int, float]) -> EventLog:
+def log_of(*events: tuple[int, int, str, float]) -> EventLog:
     """From (user, item, kind, day); items get their numbers in order of first appearance."""
-    user, item, kind, day = (np.array(column) for column in zip(*events, strict=True))
-    return EventLog.build(user.astype(np.int64), item.astype(np.int64), kind.astype(np.int8), (day * DAY).astype(np.int64))
+    return logged(events, DAY)
 
 
 def catalogue_of(log: EventLog, tree: CategoryTree | None = None, **of_item: list[str | None]) -> Catalogue:
@@ -48,9 +47,7 @@ class TestALS:
 
     def test_bm25_is_implicits(self, shop: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
         seen = []
-        model = self.model(
-            confidence="bm25", min_user_items=1, k1=1.5, b=0.6, weights={"view": 1, "addtocart": 3, "transaction": 5}
-        )
+        model = self.model(confidence="bm25", min_user_items=1, k1=1.5, b=0.6, weights={"view": 1, "cart": 3, "purchase": 5})
         confidence = model._confidence
         monkeypatch.setattr(model, "_confidence", lambda *args: seen.append((*args, confidence(*args))) or seen[-1][-1])
         model.fit(Shop.of(shop))

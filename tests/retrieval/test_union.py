@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from logs import BUY, VIEW, log_of, queries_of
 
 from recsys.component import component
 from recsys.errors import ConfigError
@@ -49,8 +50,7 @@ def hybrid(fallback: list[str] | None = None, depth: int = 50, **options: Any) -
 
 
 def nobody(n: int = 1) -> Queries:
-    none = np.empty(0, dtype=np.int64)
-    return Queries(np.full(n, -1, np.int32), DAY, np.zeros(n + 1, np.int64), none.astype(np.int32), none.astype(np.int8), none)
+    return queries_of([[]] * n, now=DAY)
 
 
 def listed(retriever: Retriever, k: int) -> list[int]:
@@ -139,7 +139,7 @@ def shop(weeks: int = 12) -> EventLog:
     user, week, what = (axis.ravel() for axis in np.meshgrid(np.arange(20), np.arange(weeks), np.arange(2), indexing="ij"))
     item = np.where(what == 0, user % 10, 50 + week)
     time = week * 7 * DAY + user * 1000 + what
-    return EventLog.build(user.astype(np.int64), item.astype(np.int64), np.full(len(user), 2, np.int8), time.astype(np.int64))
+    return EventLog.build(user.astype(np.int64), item.astype(np.int64), [BUY] * len(user), time.astype(np.int64))
 
 
 class TestLearning:
@@ -180,7 +180,7 @@ class TestLearning:
         same(fresh.pool(queries, 30), used.pool(queries, 30))
 
     def test_a_log_with_nothing_to_learn_from_leaves_the_settings(self) -> None:
-        log = EventLog.build(np.array([1]), np.array([2]), np.array([0], np.int8), np.array([5]))
+        log = log_of([(1, 2, VIEW, 5)])
         union = self.union(budget="learn", fusion="learned", quotas={"history": 5})
         union.fit(Shop.of(shop()))
         union.fit(Shop.of(log))

@@ -12,7 +12,7 @@ from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import ALS
 from recsys.serving.advisor import Advisor, RecentEvents
 from recsys.shop.events import EventLog, days
-from recsys.shop.kinds import RETAIL
+from recsys.shop.kinds import RETAIL, SIGNAL_WEIGHTS
 from recsys.shop.queries import Queries
 from recsys.shop.splits import Split
 
@@ -113,7 +113,7 @@ def test_people_with_and_without_events_side_by_side(model: TwoStageRecommender,
 def test_who_is_not_known_gets_what_is_popular_and_is_marked(model: TwoStageRecommender, advisor: Advisor):
     answers = advisor.advise(["a stranger", None, -5], 4, reasons=2)
     log = model.history.between(int(model.history.time[-1]) + 1 - days(28), model.cutoff)
-    weight = np.array([1, 3, 5])[log.kind]
+    weight = log.weigh(SIGNAL_WEIGHTS)
     total = np.bincount(log.item, weight, minlength=model.history.n_items)
     best = np.lexsort((np.arange(len(total)), -total))[:4]
     assert answers.fallback.all()
@@ -123,7 +123,7 @@ def test_who_is_not_known_gets_what_is_popular_and_is_marked(model: TwoStageReco
 
 
 def test_a_visitor_is_answered_by_events_alone(model: TwoStageRecommender, advisor: Advisor):
-    item, kind = model.retriever.item[:2], np.full(2, RETAIL.names.index("addtocart"), dtype=np.int8)
+    item, kind = model.retriever.item[:2], RETAIL.numbers(["addtocart"] * 2)
     time, now = model.cutoff + np.array([1, 2]), model.cutoff + 9
     row = np.zeros(2, dtype=np.int64)
     answers = advisor.advise([None], 5, RecentEvents(row, model.history.items.ids[item], kind, time), now)
@@ -133,14 +133,14 @@ def test_a_visitor_is_answered_by_events_alone(model: TwoStageRecommender, advis
 
 
 def test_events_with_unknown_items_alone_say_nothing(model: TwoStageRecommender, advisor: Advisor):
-    events = RecentEvents(np.zeros(1, np.int64), ["no such item"], np.zeros(1, np.int8), np.array([model.cutoff]))
+    events = RecentEvents(np.zeros(1, np.int64), ["no such item"], RETAIL.numbers(["view"]), np.array([model.cutoff]))
     assert advisor.advise([None], 5, events).fallback.tolist() == [True]
 
 
 @pytest.mark.parametrize(("event", "asked"), [(0, 0), (5, 5), (0, -1)])
 def test_a_time_before_events_or_cutoff_is_refused(model: TwoStageRecommender, advisor: Advisor, event: int, asked: int):
     item = model.history.items.ids[:1]
-    events = RecentEvents(np.zeros(1, np.int64), item, np.zeros(1, np.int8), np.array([model.cutoff + event]))
+    events = RecentEvents(np.zeros(1, np.int64), item, RETAIL.numbers(["view"]), np.array([model.cutoff + event]))
     with pytest.raises(ValueError, match="wanted a time not before the cutoff"):
         advisor.advise([None], 5, events, model.cutoff + asked)
 

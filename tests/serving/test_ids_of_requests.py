@@ -29,7 +29,7 @@ def model_of(users: np.ndarray) -> TwoStageRecommender:
     """A shop in which user `u` viewed item `100 + u` alone."""
     n = len(users)
     time = np.arange(n, dtype=np.int64) + 20_000 * DAY
-    log = EventLog.build(users, 100 + np.arange(n), np.zeros(n, np.int8), time)
+    log = EventLog.build(users, 100 + np.arange(n), ["view"] * n, time)
     recommender = TwoStageRecommender(History(), FeatureSet(families=[], definitions={}), RetrievalOrder(), 30)
     return recommender.fit(Shop.of(log), 20_001 * DAY)
 

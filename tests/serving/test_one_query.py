@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from logs import VIEW, queries_of
 from omegaconf import OmegaConf
 
 from recsys.component import construct
@@ -97,8 +98,7 @@ def test_inner_products_are_exact_however_many_items_tie():
     factors[[7, 900]] *= 2
     als = ALS(factors=16)
     als.restore({"item": np.arange(1000, dtype=np.int32), "item_factors": factors, "length": factors[:, 0]})
-    user, item = np.arange(3, dtype=np.int32), np.array([3, 7, 999], dtype=np.int32)
-    history = Queries(user, 10, np.arange(4), item, np.zeros(3, dtype=np.int8), np.zeros(3, dtype=np.int64))
+    history = queries_of([[(item, VIEW, 0)] for item in (3, 7, 999)], now=10)
     ranking = als.retrieve(history, 20)
     assert ranking.item.tolist() == [[7, 900, *(item for item in range(1000) if item != 7)][:20]] * 3
     exact = (als.query_vectors(history).astype(np.float64) @ factors.astype(np.float64).T).astype(np.float32)

@@ -8,29 +8,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from logs import BUY, CART, KIND, VIEW, kinds_of
 
 from recsys.shop import ragged
 from recsys.shop.events import EventLog, days
 from recsys.shop.identity import Vocabulary
-from recsys.shop.kinds import RETAIL
 from recsys.shop.pairs import pair_key
 from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
 
-EVENT = st.tuples(st.integers(0, 6), st.integers(0, 8), st.integers(0, 2), st.integers(0, 20))
+EVENT = st.tuples(st.integers(0, 6), st.integers(0, 8), KIND, st.integers(0, 20))
 EVENTS = st.lists(EVENT, min_size=1, max_size=40)
 CATALOGUE = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 20)), max_size=12)
 COUNTS = hnp.arrays(np.int64, st.integers(0, 12), elements=st.integers(0, 5))
 
 
 def build(events, catalogue=(), own_id=lambda n: n * 7 + 3):
-    user, item, kind, time = np.array(events, dtype=np.int64).reshape(-1, 4).T
+    user, item, kind, time = ([*column] for column in zip(*events, strict=True))
     ids, born = np.array(catalogue, dtype=np.int64).reshape(-1, 2).T
     return EventLog.build(
         np.array([own_id(int(u)) for u in user]),
         np.array([own_id(int(i)) for i in item]),
-        kind.astype(np.int8),
-        time,
+        kind,
+        np.array(time),
         np.array([own_id(int(i)) for i in ids], dtype=np.int64) if len(ids) else None,
         born if len(ids) else None,
     )
@@ -38,7 +38,7 @@ def build(events, catalogue=(), own_id=lambda n: n * 7 + 3):
 
 def own(log):
     """The log's events under their own ids."""
-    return list(zip(log.users.ids[log.user], log.items.ids[log.item], log.kind, log.time, strict=True))
+    return list(zip(log.users.ids[log.user], log.items.ids[log.item], kinds_of(log), log.time, strict=True))
 
 
 def assert_same(a, b):
@@ -54,7 +54,7 @@ def log():
     return EventLog.build(
         np.array(["b", "a", "a"], dtype=object),
         np.array(["x", "y", "x"], dtype=object),
-        ["view", "transaction", "addtocart"],
+        [VIEW, BUY, CART],
         np.array([30, 10, 20]),
         np.array(["z", "x"], dtype=object),
         np.array([5, 25]),
@@ -69,20 +69,20 @@ def test_numbers_follow_first_appearance(log):
 
 
 def test_events_are_sorted_by_time(log):
-    assert own(log) == [("a", "y", 2, 10), ("a", "x", 1, 20), ("b", "x", 0, 30)]
-    assert (log.user.dtype, log.item.dtype, log.kind.dtype, log.time.dtype) == (np.int32, np.int32, np.int8, np.int64)
+    assert own(log) == [("a", "y", BUY, 10), ("a", "x", CART, 20), ("b", "x", VIEW, 30)]
+    assert [str(column.dtype) for column in (log.user, log.item, log.kind, log.time)] == ["int32", "int32", "int8", "int64"]
 
 
 def test_before_excludes_its_own_time(log):
     past = Shop.of(log).before(20).log
-    assert own(past) == [("a", "y", 2, 10)]
+    assert own(past) == [("a", "y", BUY, 10)]
     assert (past.n_users, past.n_items) == (1, 2)
     assert Shop.of(log).before(5).log.n_items == 0
     assert Shop.of(log).before(6).log.n_items == 1
 
 
 def test_between_includes_its_start_and_excludes_its_end(log):
-    assert own(log.between(10, 30)) == [("a", "y", 2, 10), ("a", "x", 1, 20)]
+    assert own(log.between(10, 30)) == [("a", "y", BUY, 10), ("a", "x", CART, 20)]
     assert len(log.between(30, 10)) == 0
 
 
@@ -97,8 +97,8 @@ def test_by_user_lists_each_users_events_oldest_first(log):
 
 
 def test_where_keeps_the_numbers(log):
-    views = log.where(log.kind == RETAIL.names.index("view"))
-    assert own(views) == [("b", "x", 0, 30)]
+    views = log.where(log.has_role("view"))
+    assert own(views) == [("b", "x", VIEW, 30)]
     assert views.n_items == log.n_items
 
 
@@ -138,7 +138,7 @@ def test_fingerprints_are_equal_only_for_the_same_events(a, b):
 
 
 def test_fingerprint_sees_the_own_ids():
-    events = [(0, 0, 0, 1), (1, 1, 0, 2)]
+    events = [(0, 0, VIEW, 1), (1, 1, VIEW, 2)]
     assert build(events).fingerprint != build(events, own_id=lambda n: n * 7 + 4).fingerprint
 
 
@@ -176,15 +176,10 @@ def test_a_prefix_does_not_know_the_rest(ids, size):
 
 @pytest.mark.parametrize("user", [np.array(["u1", "u2"], dtype=object), pd.array(["u1", "u2"], dtype="str"), np.array([1, 2])])
 def test_ids_can_be_saved_as_parquet(user, tmp_path):
-    log = EventLog.build(user, np.array([1, 1]), np.zeros(2, np.int8), np.array([1, 2]))
+    log = EventLog.build(user, np.array([1, 1]), [VIEW, VIEW], np.array([1, 2]))
     assert isinstance(log.users.ids, np.ndarray)
     pq.write_table(pa.table({"id": log.users.ids}), tmp_path / "users.parquet")
     assert pq.read_table(tmp_path / "users.parquet")["id"].to_pylist() == list(user)
-
-
-def test_kinds_are_ordered_weakest_first():
-    assert RETAIL.names == ("view", "addtocart", "transaction")
-    assert RETAIL.roles == ("view", "cart", "purchase")
 
 
 def test_days_in_milliseconds():
@@ -197,10 +192,10 @@ def test_a_query_sees_its_own_users_past(events, users, t):
     users = np.array([u for u in users if u < history.n_users], dtype=np.int32)
     queries = Queries.at(history, users, t)
     seen = [
-        list(zip(queries.item[a:b], queries.kind[a:b], queries.event_time[a:b], strict=True))
+        list(zip(queries.item[a:b], kinds_of(queries)[a:b], queries.event_time[a:b], strict=True))
         for a, b in pairwise(queries.indptr)
     ]
-    everything = list(zip(history.user, history.item, history.kind, history.time, strict=True))
+    everything = list(zip(history.user, history.item, kinds_of(history), history.time, strict=True))
     assert seen == [[event[1:] for event in everything if event[0] == user] for user in users]
     assert list(queries.row) == [row for row, events in enumerate(seen) for _ in events]
 

@@ -215,7 +215,7 @@ def test_names_of_properties_are_no_ids():
 
 def log_of(users: object, items: object) -> EventLog:
     n = len(users)
-    return EventLog.build(users, items, np.zeros(n, np.int8), np.arange(n, dtype=np.int64), items, np.zeros(n, np.int64))
+    return EventLog.build(users, items, ["view"] * n, np.arange(n, dtype=np.int64), items, np.zeros(n, np.int64))
 
 
 def test_a_log_made_in_memory_keeps_the_rule():

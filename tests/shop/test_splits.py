@@ -3,41 +3,32 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from logs import BUY, CART, VIEW, kinds_of, log_of
 from pydantic import ValidationError
 
 from recsys.errors import ConfigError
-from recsys.shop.events import EventLog
-from recsys.shop.kinds import RETAIL
 from recsys.shop.shop import Shop
 from recsys.shop.splits import Rolling, Split, Window
 
-VIEW, ADDTOCART, TRANSACTION = RETAIL.numbers(RETAIL.names).tolist()
 DAY = 86_400_000
 
 
-def make_log(rows: list[tuple[str, str, int, int]]) -> EventLog:
-    """Events (user, item, kind, day)."""
-    users, items, kinds, times = zip(*rows, strict=True)
-    return EventLog.build(
-        np.array(users, dtype=object), np.array(items, dtype=object), np.array(kinds, np.int8), np.array(times) * DAY
-    )
-
-
 SHOP = Shop.of(
-    make_log(
+    log_of(
         [
             ("ann", "a", VIEW, 1),
             ("ann", "b", VIEW, 2),
             ("bob", "a", VIEW, 2),
             ("cat", "c", VIEW, 3),
-            ("ann", "b", TRANSACTION, 11),
-            ("ann", "a", TRANSACTION, 11),
-            ("ann", "c", TRANSACTION, 12),
-            ("bob", "new", TRANSACTION, 12),
-            ("cat", "c", ADDTOCART, 13),
-            ("dan", "a", TRANSACTION, 13),
-            ("ann", "a", TRANSACTION, 25),
-        ]
+            ("ann", "b", BUY, 11),
+            ("ann", "a", BUY, 11),
+            ("ann", "c", BUY, 12),
+            ("bob", "new", BUY, 12),
+            ("cat", "c", CART, 13),
+            ("dan", "a", BUY, 13),
+            ("ann", "a", BUY, 25),
+        ],
+        DAY,
     )
 )
 
@@ -77,7 +68,7 @@ def test_cold_items_can_be_kept_as_certain_misses():
 
 
 def test_grade_is_that_of_the_strongest_event():
-    log = make_log([("u", "i", VIEW, 1), ("u", "i", ADDTOCART, 5), ("u", "i", TRANSACTION, 6), ("u", "i", VIEW, 7)])
+    log = log_of([("u", "i", VIEW, 1), ("u", "i", CART, 5), ("u", "i", BUY, 6), ("u", "i", VIEW, 7)], DAY)
     split = Split(cutoff=at_day(4), target_events=["addtocart", "transaction"], label_cutoffs=0)
     assert asked(split, Shop.of(log)) == {"u": {"i": 4}}
 
@@ -96,17 +87,16 @@ def test_every_exclusion_is_counted():
 
 
 def test_horizon_ends_the_window_just_before():
-    rows = [("u", "i", VIEW, 1), ("u", "i", TRANSACTION, 5), ("v", "i", VIEW, 1), ("v", "i", TRANSACTION, 8)]
-    shop = Shop.of(make_log(rows))
+    shop = Shop.of(log_of([("u", "i", VIEW, 1), ("u", "i", BUY, 5), ("v", "i", VIEW, 1), ("v", "i", BUY, 8)], DAY))
     assert asked(Split(cutoff=at_day(4), horizon="4d", label_cutoffs=0), shop) == {"u": {"i": 4}}
     assert set(asked(Split(cutoff=at_day(4), horizon="4d1ms", label_cutoffs=0), shop)) == {"u", "v"}
 
 
 def test_an_event_at_the_cutoff_belongs_to_the_window():
-    log = make_log([("u", "i", VIEW, 1), ("u", "i", TRANSACTION, 4)])
+    log = log_of([("u", "i", VIEW, 1), ("u", "i", BUY, 4)], DAY)
     split = Split(cutoff=at_day(4), label_cutoffs=0)
     task = split.test_task(Shop.of(log), split.fold(Shop.of(log)).test)
-    assert task.queries.kind.tolist() == [VIEW]
+    assert kinds_of(task.queries) == [VIEW]
     assert asked(split, Shop.of(log)) == {"u": {"i": 4}}
 
 
@@ -139,8 +129,8 @@ def test_label_windows_are_shorter_where_not_one_as_long_as_the_test_window_fits
 
 
 def test_label_windows_are_longer_where_those_as_long_as_the_test_window_ask_nobody():
-    days = ((1, VIEW), (5, TRANSACTION), (20, TRANSACTION))
-    shop = Shop.of(make_log([(user, "i", kind, day) for day, kind in days for user in "ab"]))
+    days = ((1, VIEW), (5, BUY), (20, BUY))
+    shop = Shop.of(log_of([(user, "i", kind, day) for day, kind in days for user in "ab"], DAY))
     fold = Split(cutoff=at_day(20)).fold(shop)
     assert fold.test.end - fold.test.cutoff == 1
     assert fold.labels[-1] == Window(10 * DAY + DAY // 2, 20 * DAY)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from recsys.errors import ConfigError
 from recsys.shop import windows
 from recsys.shop.events import EventLog
+from recsys.shop.kinds import RETAIL
 from recsys.shop.shop import Shop
 from recsys.shop.splits import Fold, Rolling, Split
 from recsys.tuning.validation import validation_folds
@@ -69,7 +70,7 @@ def shops(draw: st.DrawFn) -> Shop:
     if draw(st.booleans()):
         time -= time % DAY
     users, items = draw(st.integers(1, n)), draw(st.integers(1, n))
-    kind = rng.choice(3, n, p=draw(st.sampled_from([(0.9, 0.07, 0.03), (0, 0, 1), (1, 0, 0), (0.5, 0.5, 0)]))).astype(np.int8)
+    kind = rng.choice(RETAIL.names, n, p=draw(st.sampled_from([(0.9, 0.07, 0.03), (0, 0, 1), (1, 0, 0), (0.5, 0.5, 0)])))
     log = EventLog.build(rng.integers(users, size=n), rng.integers(items, size=n), kind, 1_400_000_000_000 + time)
     return Shop.of(log)
 

@@ -103,7 +103,7 @@ def artifact(client, run_id, name):
 
 def made_dataset(source="made up", name="tiny"):
     ids = np.arange(4)
-    log = EventLog.build(ids, ids, np.zeros(4, dtype=np.int8), ids.astype(np.int64))
+    log = EventLog.build(ids, ids, ["view"] * 4, ids.astype(np.int64))
     return Dataset(
         log,
         Catalogue.empty(log.items, log.item_born),
