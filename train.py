@@ -23,5 +23,6 @@ def train(config: DictConfig) -> Any:
 if __name__ == "__main__":
     sys.argv[1:] = cli.with_keys(sys.argv[1:])
     with cli.plain_errors():
+        sys.argv[1:] = cli.with_new_weights(sys.argv[1:])
         tuning.register()
         train()

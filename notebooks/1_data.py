@@ -26,7 +26,6 @@ from recsys.evaluation import metrics
 from recsys.evaluation.evidence import HEAD, Past
 from recsys.report.plots import BLUE, ORANGE
 from recsys.shop.events import MILLISECONDS_PER_DAY
-from recsys.shop.kinds import RETAIL
 from recsys.shop.pairs import pair_key
 from recsys.shop.splits import Split
 
@@ -77,11 +76,11 @@ plt.show()
 # there is to predict it from.
 
 # %%
-pairs = {name: np.unique(pair_key(log.user, log.item)[log.kind == RETAIL.names.index(name)]) for name in RETAIL.names}
+pairs = {name: np.unique(pair_key(log.user, log.item)[log.kind == kind]) for kind, name in enumerate(log.kinds.names)}
 everybody = len(np.unique(pair_key(log.user, log.item)))
 
 figure, axes = plt.subplots(figsize=(7, 2.2))
-bars = axes.barh(RETAIL.names, [len(found) / everybody for found in pairs.values()], color=BLUE)
+bars = axes.barh(log.kinds.names, [len(found) / everybody for found in pairs.values()], color=BLUE)
 axes.bar_label(bars, [f"{len(found):,} pairs, {len(found) / everybody:.1%}" for found in pairs.values()], padding=4)
 axes.set(xlabel="share of all pairs of user and product", xlim=(0, 1.4), xticks=np.linspace(0, 1, 6))
 axes.xaxis.set_major_formatter("{x:.0%}")

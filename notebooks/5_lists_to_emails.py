@@ -116,7 +116,7 @@ display(pd.DataFrame(spoken).set_index(["customer", "product"]))
 own = log.where(log.user == number)
 events = {
     "time": pd.to_datetime(own.time, unit="ms").floor("s"),
-    "event": [("view", "addtocart", "transaction")[kind] for kind in own.kind],
+    "event": [own.kinds.names[kind] for kind in own.kind],
     "product": [writer.products[int(item)].name for item in own.item],
 }
 print(f"What customer {letters[0].recipient.user} did last:")

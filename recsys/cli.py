@@ -23,6 +23,9 @@ from recsys.tracking import PARENT_RUN, Tracker
 
 FLAGS = {"--dry": "dry=true"}
 """Flags of ours, which Hydra does not know, and the overrides that they stand for."""
+WEIGHT = re.compile(r"(([\w.]*(?:weights|grades))\.[\w-]+)=")
+"""An override of one entry of a mapping by kinds, sources or columns, and the key of the mapping."""
+
 CONFIGS = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -67,10 +70,27 @@ def explain(error: Exception, arguments: list[str]) -> str:
         key = found.group(1).partition("@")[0]
         if "is at least" in text or "Multiple values" in text:
             return text.splitlines()[0]
-        return f"{key}: there is no such key or group.{nearest(key, known_keys(arguments))}"
+        known = known_keys(arguments)
+        if key in known:
+            return f"{key}: an entry is not there to be set; + in front of {key} adds what is new"
+        return f"{key}: there is no such key or group.{nearest(key, known)}"
     if isinstance(error, UserError):
         return text
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def with_new_weights(arguments: list[str]) -> list[str]:
+    """The arguments, where `retriever.weights.wishlist=2` may name an entry that the mapping in the config does not have.
+
+    Hydra would want `+` in front. Which names an entry may have, the component that is given the mapping checks.
+    """
+    if not any(WEIGHT.match(argument) for argument in arguments):
+        return arguments
+    known = set(known_keys(arguments))
+    return [
+        f"+{argument}" if (key := WEIGHT.match(argument)) and key.group(2) in known and key.group(1) not in known else argument
+        for argument in arguments
+    ]
 
 
 def known_keys(arguments: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from recsys import tuning
+from recsys.cli import with_new_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -167,7 +168,7 @@ def overrides_of(words: list[str]) -> list[str]:
     flags = [word for word in words if word.startswith("-")]
     known = {"-m", "--multirun", "--help", "--hydra-help", "--cfg", "-c", "--resolve", "--package", "-p", "--info", "--dry"}
     assert set(flags) <= known
-    return [word for word in words if "=" in word and not word.startswith("-")]
+    return with_new_weights([word for word in words if "=" in word and not word.startswith("-")])
 
 
 def check_out(folder: Path) -> None:

@@ -58,6 +58,81 @@ def test_a_mistake_ends_in_one_line_before_any_work(typed: Callable[..., Any], a
     assert "load" not in done.stdout
 
 
+KINDS = "{view: {role: view}, wishlist: {}, addtocart: {role: cart}, transaction: {role: purchase}}"
+NEITHER = "expected a kind of event of the data or a role, got"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["retriever=popularity", "retriever.weights.wishlst=2"],
+            f"retriever.weights: {NEITHER} 'wishlst'. Did you mean 'wishlist'",
+        ),
+        (["+retriever.weights.wishlst=2"], "retriever.weights: no retriever is called 'wishlst'"),
+        (["retriever.learn_events=[whishlist]"], f"retriever.learn_events: {NEITHER} 'whishlist'. Did you mean 'wishlist'"),
+        (
+            ["retriever.definitions.als.weights.wish=2"],
+            f"retriever.definitions.als.weights: {NEITHER} 'wish'. Did you mean 'wishlist'",
+        ),
+        (
+            ["features.definitions.user_item.weights.whish=1"],
+            f"features.definitions.user_item.weights: {NEITHER} 'whish'. Did you mean 'wishlist'",
+        ),
+        (["split.target_events=[bought]"], f"split.target_events: {NEITHER} 'bought'. Known: addtocart, cart, purchase, tr"),
+        (["split.label_events=[wishes]"], f"split.label_events: {NEITHER} 'wishes'. Did you mean 'wishlist'"),
+        (["split.grades.wishlst=1"], f"split.grades: {NEITHER} 'wishlst'. Did you mean 'wishlist'"),
+        (
+            ["dataset.default_event=transactoin"],
+            "dataset.default_event: expected a kind of event, got 'transactoin'. Did you mean 'transaction'",
+        ),
+        (
+            ["dataset.events={pv: viewed}"],
+            "dataset.events.pv: expected a kind of event, got 'viewed'. Did you mean 'view'",
+        ),
+        (
+            ["dataset.kinds={view: {role: vieuw}}"],
+            "dataset.kinds.view.role: expected a role, got 'vieuw'. Did you mean 'view'",
+        ),
+        (
+            ["dataset.kinds={buy: {role: purchase}, return: {undoes: by}}"],
+            "dataset.kinds.return.undoes: expected a kind that takes nothing back, got 'by'. Did you mean 'buy'",
+        ),
+        (
+            ["dataset.kinds={buy: {undos: purchase}}"],
+            "dataset.kinds.buy: expected role or undoes, got 'undos'. Did you mean 'undoes'",
+        ),
+        (
+            ["dataset.kinds={session: {}}", "features.families=[user]"],
+            "dataset.kinds.session: there would be two columns user__sessions; call the kind something else",
+        ),
+    ],
+)
+def test_a_kind_that_is_not_there_is_told_before_a_row_is_read(typed: Callable[..., Any], arguments: list[str], says: str):
+    """The file does not even exist."""
+    declared = [] if any(word.startswith("dataset.kinds=") for word in arguments) else [f"dataset.kinds={KINDS}"]
+    done = typed("train.py", "tracking=none", "dataset=csv", "dataset.path=nowhere.csv", *declared, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {says}")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "load" not in done.stdout
+
+
+def test_a_weight_of_a_kind_that_the_config_does_not_name_needs_no_plus(typed: Callable[..., Any]):
+    words = ("dataset=csv", "dataset.path=nowhere.csv", f"dataset.kinds={KINDS}", "retriever=popularity")
+    for plus in ("", "+"):
+        done = typed("train.py", "tracking=none", *words, f"{plus}retriever.weights.wishlist=2", "retriever.weights.view=0.5")
+        assert "nowhere.csv" in done.stderr, "all settings hold: only the file is missing"
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_entry_is_added_to_a_mapping_of_weights_alone():
+    given = ["retriever=als", "retriever.weights.wishlist=2", "retriever.weights.view=3", "split.grades.wishlist=1"]
+    assert cli.with_new_weights(given) == ["retriever=als", f"+{given[1]}", given[2], f"+{given[3]}"]
+    for wrong in ("retriever.wights.wishlist=2", "retriever.factrs=3", "retriever.weights=3", "features=full"):
+        assert cli.with_new_weights([wrong]) == [wrong]
+
+
 def test_a_mistake_in_a_process_of_its_own(tmp_path: Path):
     done = train(tmp_path, "retriever=alz")
     assert (done.returncode, done.stdout) == (2, "")

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from esp_standin import StandIn
+from logs import kinds_of
 from readme import KEY, PRINTED, ROOT, composed, jobs, overrides_of, run, surroundings, train_commands
 
 from recsys.datasets.synthetic import Synthetic
@@ -62,11 +63,15 @@ def lay_out(folder: Path, values: dict[str, Any]) -> None:
         table = table.assign(Description=np.char.add("THING ", item), Quantity=1, UnitPrice=2.5, Country="Nowhere")
         table = table.assign(CustomerID=user, InvoiceDate=pd.to_datetime(time, unit="ms").strftime("%Y-%m-%d %H:%M:%S"))
     else:
-        names, kinds = settings["columns"], np.array(["view", "addtocart", "transaction"])
+        names = settings["columns"]
         told = {kind: name for name, kind in (settings["events"] or {}).items() if kind}
-        unit = {"s": 1000, "ms": 1}[settings["time_unit"]]
-        table = pd.DataFrame({names["user"]: user, names["item"]: item, names["time"]: time // unit})
-        table[names["event"] or "event"] = [told.get(kind, kind) for kind in kinds[log.kind]]
+        events = pd.DataFrame({"user": user, "item": item, "time": time, "event": kinds_of(log)})
+        events = with_kinds(events, settings["kinds"] or {})
+        unit = settings["time_unit"]
+        stamps = pd.to_datetime(events["time"], unit="ms").dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        events["time"] = stamps if unit == "iso" else events["time"] // {"s": 1000, "ms": 1}[unit]
+        events["event"] = [told.get(kind, kind) for kind in events["event"]]
+        table = events.rename(columns={role: name for role, name in names.items() if name})
     there.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(there, index=False)
     if settings["customers"]:
@@ -81,6 +86,17 @@ def lay_out(folder: Path, values: dict[str, Any]) -> None:
 def simulated() -> EventLog:
     """The events of a reader's own shop."""
     return Synthetic(scale=0.01, seed=0).load().log
+
+
+def with_kinds(events: pd.DataFrame, declared: dict[str, dict[str, str]]) -> pd.DataFrame:
+    """More events where more kinds are declared: a tenth of the views as a kind without a role, a tenth of what one undoes."""
+    more = []
+    for kind, settings in declared.items():
+        undone = (settings or {}).get("undoes")
+        if undone or not (settings or {}).get("role"):
+            some = events[events["event"] == (undone or "view")].iloc[::10]
+            more.append(some.assign(event=kind, time=some["time"] + 3_600_000))
+    return pd.concat([events, *more]).sort_values("time", kind="stable")
 
 
 def serving(words: list[str]) -> str | None:

@@ -490,7 +490,7 @@ def test_other_worlds_have_other_customers() -> None:
 
 def test_the_future_has_other_categories() -> None:
     draw = np.random.default_rng(0)
-    log = EventLog.build(np.arange(50) % 5, np.arange(50) % 10, np.full(50, 2, np.int8), np.arange(50) + 1)
+    log = EventLog.build(np.arange(50) % 5, np.arange(50) % 10, ["transaction"] * 50, np.arange(50) + 1)
     names = np.array(["a", "b", "c", "d", "e", "f"])
     rows = pd.DataFrame({"item": np.arange(10), "time": np.arange(10) * 5, "property": "c", "value": draw.choice(names, 10)})
     rows["time"] = np.maximum(rows["time"], log.item_born[log.items.numbers(rows["item"].to_numpy())])
