@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from omegaconf import OmegaConf
 
 from recsys.component import construct
+from recsys.delivery import facts
 from recsys.delivery.reasons import explain
 from recsys.errors import DataError
 from recsys.features import FeatureMatrix, FeatureSet, UserItem
@@ -132,6 +134,13 @@ class TestReasons:
         rows: list[Row] = [(1, 1, "addtocart", 9), (1, 1, "buy", 10)]
         assert said(history_model(shop_of(*rows), 21), 1, 1) == ["bought_before"]
         assert said(history_model(shop_of(*rows, (1, 1, "return", 20)), 21), 1, 1) == ["in_cart"]
+
+    def test_who_sends_it_back_does_not_make_a_product_trend(self) -> None:
+        rows: list[Row] = [(user, item, "buy", item) for user in (10, 11, 12) for item in (1, 2)]
+        late: list[Row] = [(user, 1, "return", 39) for user in (10, 11, 12)] + [(user, 2, "view", 39) for user in (10, 11, 12)]
+        with mock.patch.object(facts, "FEWEST_RISING", 2):
+            model = history_model(shop_of(*rows, *late, (1, 1, "view", 20), (1, 2, "view", 20)), 41)
+            assert [("trending" in said(model, 1, item)) for item in (1, 2)] == [False, True]
 
 
 def test_a_returned_product_may_be_proposed_again() -> None:

@@ -115,9 +115,9 @@ class Facts:
         }
 
     def _customers(self, first_day: int, last_day: int = 0, role: Role | None = None) -> Int64:
-        """Distinct users of each item from so many days before the cutoff up to so many before it."""
+        """Distinct users of each item from so many days before the cutoff up to so many before it; returns do not count."""
         log = self.log.between(self.cutoff - days(first_day), self.cutoff - days(last_day))
-        chosen = slice(None) if role is None else log.has_role(role)
+        chosen = log.kinds.undone_by[log.kind] < 0 if role is None else log.has_role(role)
         return count_distinct(log.item[chosen], log.user[chosen], self.log.n_items)
 
     @cached_property

@@ -27,7 +27,10 @@ class Shop:
         return Shop(log, catalogue or empty[0], customers or empty[1])
 
     def before(self, t: int) -> "Shop":
-        """What was known before `t` (epoch milliseconds), as views: events and changes earlier than `t`."""
+        """What was known before `t` (epoch milliseconds), as views: events and changes earlier than `t`.
+
+        An event that was taken back before `t` is not in it, and so in no cut of it either.
+        """
         return Shop(self.log._before(t), self.catalogue._before(t), self.customers._before(t))
 
     @cached_property

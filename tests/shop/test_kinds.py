@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from logs import Row, kinds_of, log_of
 from pydantic import Field
 
+from recsys.audit.worlds import scrambled_future, without_future
 from recsys.component import Component, component
 from recsys.errors import ConfigError
 from recsys.retrieval import Covisitation, Hybrid, Popularity
@@ -198,6 +199,14 @@ class TestTakingBack:
         cuts = [Shop.of(log_of([*past, *more], kinds=KINDS)).before(t).log for more in ([], late)]
         assert cuts[0].fingerprint == cuts[1].fingerprint
         assert [cut.undone for cut in cuts] == [None, None]
+
+    @given(rows_strategy, st.integers(1, 13))
+    def test_the_worlds_of_the_audit_have_the_same_past(self, rows: list[Row], t: int) -> None:
+        shop = Shop.of(log_of(rows, kinds=KINDS))
+        past = shop.before(t).log
+        for world in (without_future(shop, t), scrambled_future(shop, t), scrambled_future(shop, t, seed=1)):
+            assert world.before(t).log.fingerprint == past.fingerprint
+            assert own(world.before(t).log) == own(past)
 
     def test_a_purchase_is_there_until_it_is_returned(self) -> None:
         shop = Shop.of(log_of([(1, 1, "buy", 10), (1, 1, "return", 20), (2, 1, "buy", 30)], kinds=KINDS))
