@@ -47,7 +47,7 @@ DATASET = Synthetic(scale=0.05)
 
 # %%
 dataset = DATASET.load()
-log, catalogue = dataset.log, dataset.catalogue
+log = dataset.log
 display(pd.Series(dataset.summary(), name=dataset.name).to_frame())
 
 # %% [markdown]
@@ -126,7 +126,7 @@ plt.show()
 # %%
 events = np.sort(np.bincount(log.item))[::-1]
 events = events[events > 0]
-head = Past.of(log, catalogue, int(log.time[-1]) + 1).head.sum()
+head = Past.of(dataset, int(log.time[-1]) + 1).head.sum()
 
 figure, axes = plt.subplots(figsize=(7, 3.2))
 axes.plot(np.arange(1, len(events) + 1) / len(events), events.cumsum() / events.sum(), color=BLUE)

@@ -52,7 +52,7 @@ DATASET = Synthetic(scale=0.05)
 
 # %%
 dataset = DATASET.load()
-log, catalogue = dataset.log, dataset.catalogue
+log = dataset.log
 split = Split(label_cutoffs=2)
 fold = split.fold(dataset)
 test = split.test_task(dataset, fold.test)
