@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt
 from recsys import targets
 from recsys.component import Component, component
 from recsys.datasets import Dataset
-from recsys.evaluation import beyond, diagnosis, metrics, verdict
+from recsys.evaluation import beyond, diagnosis, metrics, ties, verdict
 from recsys.evaluation.evidence import Evidence, Past, contains
 from recsys.evaluation.measured import FINAL, FIRST, KINDS, Measured
 from recsys.evaluation.statistics import Interval, bootstrap, mean_intervals, minimum_detectable_effect
@@ -78,7 +78,7 @@ class JudgedFold:
     accuracy: PerQuery
     """Accuracy of every system, a value a query under flat names."""
     other: PerQuery
-    """Revisit and discovery apart, and beyond accuracy; NaN where a query is not asked."""
+    """Revisit and discovery apart, beyond accuracy, and ties; NaN where a query is not asked."""
     overall: dict[str, float]
     """Figures of all lists together."""
     evidence: Evidence
@@ -172,6 +172,9 @@ def judge_fold(
             fold=number,
         )
         apart = _apart(evaluation, lists, test, past)
+        of = {name: metrics.RELEVANCE[name] for name in evaluation.measured.diagnosed}
+        tied = ties.values(pool, score, ranked, truth, evaluation.k, of)
+        apart |= {f"ties/{name}": each for name, each in tied.items()}
     return JudgedFold(test, lists, accuracy, apart | other, overall, evidence, placed)
 
 
@@ -199,7 +202,7 @@ def summarise(evaluation: Evaluation, folds: Sequence[JudgedFold], seed: int) ->
             figures |= {f"fold/{i}/{name}": each for name, each in means.items() if measured.is_shown(name)}
             figures[f"fold/{i}/queries/count"] = float(len(fold.test.queries))
     judged = verdict.judge(evidence, diagnosed, k, seed)
-    document |= {"verdict": judged.document(), "beyond": _beyond_rows(intervals, overall)}
+    document |= {"verdict": judged.document(), "beyond": _beyond_rows(intervals, overall), "ties": _ties(found)}
     stage = np.array(list(diagnosis.STAGES))[diagnosis.stage(evidence, k)]
     return Judgement(measured, accuracy, figures, intervals, judged, stage, document)
 
@@ -259,6 +262,10 @@ def _beyond_rows(intervals: Mapping[str, Interval], overall: Mapping[str, float]
         _, system, what = name.split("/")
         rows.setdefault(system, {})[what] = {"value": value} if np.isfinite(value) else None
     return rows
+
+
+def _ties(found: Mapping[str, Interval]) -> dict[str, Any]:
+    return {name.removeprefix("ties/"): diagnosis.plain(each) for name, each in found.items() if name.startswith("ties/")}
 
 
 def _reached(

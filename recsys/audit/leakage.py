@@ -19,7 +19,7 @@ from recsys.audit.certificate import Check
 from recsys.audit.trace import Build, Trace, trace
 from recsys.audit.worlds import scrambled_future, uninformative_past, without_future
 from recsys.digest import digest
-from recsys.evaluation import metrics
+from recsys.evaluation import metrics, ties
 from recsys.ranking import Examples
 from recsys.shop import ragged
 from recsys.shop.pairs import pair_key
@@ -291,15 +291,9 @@ def _injected(base: Trace, test: Task) -> Check:
 
 def _ties(base: Trace, truth: Truth, k: int) -> Check:
     """The figures if all ties went for the truth, and if all went against it."""
-    pool = base.pool
-    grade = truth.grade_of(pool.row, pool.item)
-    cases = {}
-    for name, order in (("best", -grade), ("worst", grade)):
-        placed = np.lexsort((order, -base.score, pool.row))
-        score = np.empty(len(pool), dtype=np.float32)
-        score[placed] = -ragged.within_row(pool.indptr)
-        values = metrics.mean(metrics.per_query(pool.order(score, k), truth, [k]))
-        cases[name] = {metric: round(values[f"{metric}_at_{k}"], 6) for metric in ("hit_rate", "ndcg")}
+    of = {name: metrics.RELEVANCE[name] for name in ("hit_rate", "ndcg")}
+    values = metrics.mean(ties.values(base.pool, base.score, base.pool.order(base.score, k + 1), truth, k, of))
+    cases = {case: {name: round(values[f"{name}_at_{k}_{case}"], 6) for name in of} for case in ties.CASES}
     spread = max(cases["best"][metric] - cases["worst"][metric] for metric in ("hit_rate", "ndcg"))
     lowest, highest = cases["worst"]["ndcg"], cases["best"]["ndcg"]
     finding = f"NDCG@{k} is {lowest:.4f} with all ties against the truth and {highest:.4f} with all for it"

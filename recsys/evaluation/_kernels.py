@@ -7,12 +7,20 @@ from numba import njit
 from recsys.shop.events import Int64
 from recsys.shop.identity import Int32
 
+Floats = npt.NDArray[np.floating]
+
 
 @njit(cache=True, nogil=True)
-def places(indptr: Int64, row: Int32, at: Int64, score: npt.NDArray[np.floating], place: Int64) -> None:
-    """Fill `place` with 1 and the candidates of the same query that come before candidate `at` (of query `row`)."""
+def places(indptr: Int64, row: Int32, at: Int64, score: Floats, fusion: Floats, place: Int64) -> None:
+    """Fill `place` with 1 plus the number of candidates of the same query that precede candidate `at` (of query `row`).
+
+    Equal scores go by `fusion`, and where that is equal too by item number: items ascend inside a query.
+    """
     for n in range(len(at)):
         own, ahead = at[n], 1
-        for rival in range(indptr[row[n]], indptr[row[n] + 1]):  # items ascend inside a query
-            ahead += score[rival] > score[own] or (score[rival] == score[own] and rival < own)
+        for rival in range(indptr[row[n]], indptr[row[n] + 1]):
+            if score[rival] > score[own]:
+                ahead += 1
+            elif score[rival] == score[own]:
+                ahead += fusion[rival] > fusion[own] or (fusion[rival] == fusion[own] and rival < own)
         place[n] = ahead

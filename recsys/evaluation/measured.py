@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recsys.errors import ConfigError, nearest
-from recsys.evaluation import attribution, beyond, diagnosis, metrics
+from recsys.evaluation import attribution, beyond, diagnosis, metrics, ties
 
 FINAL, FIRST = "two_stage", "retrieval"
 """The systems that every run has: its lists, and those of the first stage alone."""
@@ -108,6 +108,7 @@ class Measured:
                     *(f"{s}/{kind}/{name}_at_{self.k}" for kind in KINDS for s in self.systems for name in self.apart),
                     *(f"beyond/{system}/{name}" for system in self.systems for name in beyond.PER_QUERY),
                     *diagnosis.names(self.k, self.diagnosed, depth),
+                    *(f"ties/{name}" for name in ties.names(self.k, self.diagnosed)),
                     *(f"attribution/{source}/{name}" for source in sources for name in attribution.NAMES),
                 ]
             )

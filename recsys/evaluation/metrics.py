@@ -268,11 +268,11 @@ def locate(pool: CandidatePool, truth: Truth) -> tuple[Int64, Mask]:
 
 
 def places(pool: CandidatePool, at: Int64, score: npt.NDArray[np.floating]) -> Int64:
-    """Place, from 1, of the candidates `at` (rows of the pool) in their queries' order by `score`, ties by item number."""
+    """Place, from 1, of the candidates `at` (rows of the pool) in their queries' order by `score`, as `CandidatePool.order`."""
     from recsys.evaluation import _kernels
 
     place = np.empty(len(at), dtype=np.int64)
-    _kernels.places(pool.indptr, pool.row[at], at, score, place)
+    _kernels.places(pool.indptr, pool.row[at], at, score, pool.fusion, place)
     return place
 
 

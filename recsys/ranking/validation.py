@@ -8,7 +8,7 @@ from recsys.shop import ragged
 
 
 class ValidationNdcg:
-    """NDCG@k over all queries of a label window; what retrieval missed counts in the ideal, and ties go by item number.
+    """NDCG@k over all queries of a label window; what retrieval missed counts in the ideal, and ties keep retrieval order.
 
     Only the ranks of relevant candidates are needed: each is compared with the candidates of its own query.
     """
@@ -20,7 +20,8 @@ class ValidationNdcg:
         self._indptr, self._rival = ragged.take(pool.indptr, pool.row[positive])
         self._of_rival = ragged.row_numbers(self._indptr)
         self._positive = positive
-        self._earlier = self._rival < positive[self._of_rival]
+        own, ahead = positive[self._of_rival], pool.fusion[self._rival] - pool.fusion[positive][self._of_rival]
+        self._earlier = (ahead > 0) | ((ahead == 0) & (self._rival < own))
         self._gain = examples.grade[positive].astype(np.float64)
         ideal = _ideal_dcg(truth.indptr, truth.grade, k)
         self._weight = 1.0 / ideal[pool.row[positive]]

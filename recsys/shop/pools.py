@@ -28,7 +28,8 @@ MAX_RANK = np.iinfo(np.int16).max
 class Ranking:
     """A list of items a query, best first.
 
-    `item`: `int32[q, k]`, −1 pads a short list at its end; `score`: `float32[q, k]`, descending, ties by ascending item number.
+    `item`: `int32[q, k]`, −1 pads a short list at its end; `score`: `float32[q, k]`, descending. Equal scores keep the order of
+    the stage before; those of a first stage go by ascending item number.
     """
 
     item: Int32
@@ -151,22 +152,26 @@ class CandidatePool:
         return of_rank[rank]
 
     def order(self, score: Float32, k: int) -> Ranking:
-        """The `k` best candidates of each query by `score` (`float32[n]`), ties by item number."""
-        order = self._order(score)
-        return Ranking._filled(self.row[order], self.item[order], score[order], self.n_queries, k)
+        """The `k` best candidates of each query by `score` (`float32[n]`); equal scores keep retrieval order."""
+        retrieved = self._retrieval_order
+        return self._ranking(retrieved[ragged.descending(self.indptr, score[retrieved])], score, k)
 
-    def _order(self, score: Float32) -> Int64:
-        """Row numbers by query, then best score; items ascend in a query, so that ties go by item number."""
-        return ragged.descending(self.indptr, score)
+    @cached_property
+    def _retrieval_order(self) -> Int64:
+        """Rows by query, then best fusion first; items ascend in a query, so that ties go by item number."""
+        return ragged.descending(self.indptr, self.fusion)
 
     def retrieved(self, k: int) -> Ranking:
-        """The first `k` in retrieval order."""
-        return self.order(self.fusion, k)
+        """The first `k` in retrieval order: fusion descending, ties by item number."""
+        return self._ranking(self._retrieval_order, self.fusion, k)
+
+    def _ranking(self, order: Int64, score: Float32, k: int) -> Ranking:
+        return Ranking._filled(self.row[order], self.item[order], score[order], self.n_queries, k)
 
     def top(self, k: int) -> "CandidatePool":
         """The pool cut to the first `k` of each query in retrieval order."""
         keep = np.zeros(len(self), dtype=bool)
-        keep[self._order(self.fusion)[ragged.within_row(self.indptr) < k]] = True
+        keep[self._retrieval_order[ragged.within_row(self.indptr) < k]] = True
         return self.where(keep)
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "CandidatePool":

@@ -279,6 +279,13 @@ class TestCandidateRecall:
         pool = pool_of([{2: 0.5, 4: 0.5, 6: 0.7}])
         assert metrics.retrieval_rank(pool, truth_of([{2: 1, 4: 1, 6: 1}])).tolist() == [2, 3, 1]
 
+    def test_places_are_those_of_the_order(self) -> None:
+        """Equal scores keep retrieval order (item 6 before 2 and 4), and where that ties too go by item number."""
+        pool = pool_of([{2: 0.5, 4: 0.5, 6: 0.7, 8: 0.1}])
+        score = np.array([1, 1, 1, 2], np.float32)
+        assert pool.order(score, 4).item.tolist() == [[8, 6, 2, 4]]
+        assert metrics.places(pool, np.arange(4), score).tolist() == [3, 4, 2, 1]
+
     def test_nothing_retrieved_or_nothing_true(self) -> None:
         assert metrics.candidate_recall(pool_of([{}, {}]), truth_of([{1: 1}, {}]))["recall_at_500"].tolist() == [0, 0]
         assert metrics.candidate_recall(pool_of([{1: 1}]), truth_of([{}]))["recall_at_10"].tolist() == [0]

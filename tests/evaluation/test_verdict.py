@@ -59,6 +59,14 @@ class Dice(Ranker):
         return np.random.default_rng(0).random(len(features.pool)).astype(np.float32)
 
 
+@component
+class Indifferent(Dice):
+    """A ranker that cannot tell candidates apart."""
+
+    def score(self, features: FeatureMatrix) -> Float32:
+        return np.zeros(len(features.pool), dtype=np.float32)
+
+
 def shop(n_users: int = 400, cold: float = 0.0) -> Dataset:
     """Each user views items of one group, and then buys one of them (7 of 10) or another of the group.
 
@@ -203,3 +211,11 @@ def test_the_values_of_the_sources_add_up_to_candidate_recall():
     assert {row["name"]: row["seconds"] > 0 for row in run.document["attribution"]["sources"]} == dict.fromkeys(
         ("history", "group", "random"), True
     )
+
+
+def test_a_ranker_that_tells_nothing_apart_is_as_good_as_retrieval_and_its_ties_are_told():
+    figures = judged(shop(), union("history", "group"), Indifferent()).figures
+    assert figures["two_stage/ndcg_at_10"] == figures["retrieval/ndcg_at_10"] > 0
+    assert figures["ties/share_at_10"] == 1
+    assert figures["ties/ndcg_at_10_worst"] < figures["two_stage/ndcg_at_10"]
+    assert figures["ties/ndcg_at_10_best"] == figures["ceiling/ndcg_at_10"] > figures["two_stage/ndcg_at_10"]

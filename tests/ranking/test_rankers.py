@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from recsys.component import construct
 from recsys.errors import ConfigError, DataError, NotFittedError
+from recsys.evaluation import metrics
 from recsys.features import FeatureMatrix
 from recsys.ranking import Blend, Examples, LambdaRank, Logistic, Ranker, RetrievalOrder, Rule
 from recsys.ranking.boosting import Judge
@@ -414,3 +415,12 @@ def test_what_a_ranker_needs() -> None:
     assert (Rule.learns, Rule.reads) == (False, True)
     assert (Logistic.learns, Logistic.reads) == (True, True)
     assert issubclass(Logistic, Learned)
+
+
+def test_validation_ndcg_is_that_of_the_lists_where_scores_tie() -> None:
+    """Early stopping judges the order that a request would get: equal scores keep retrieval order."""
+    pool = NEW.features.pool
+    for score in (np.zeros(len(pool), np.float32), np.round(NEW.grade + pool.fusion).astype(np.float32)):
+        lists = pool.order(score, 10)
+        expected = metrics.per_query(lists, NEW.truth, [10])["ndcg_at_10"].mean()
+        assert ValidationNdcg(NEW)(score) == pytest.approx(expected)

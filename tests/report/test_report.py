@@ -72,6 +72,10 @@ DIAGNOSIS = {
         for name in ("with a cart", "without")
     ],
     "beyond": {"popularity": {"unseen": interval(0.9)}, "two_stage": {"unseen": interval(0.4), "gini": {"value": 0.94}}},
+    "ties": {
+        "share_at_10": interval(0.125),
+        **{f"{name}_at_10_{case}": interval(0.3) for name in ("hit_rate", "ndcg") for case in ("worst", "best")},
+    },
 }
 ABOUT = {
     "name": "als · lambdarank",
@@ -160,6 +164,8 @@ def test_all_parts_are_there(run: RunFolder) -> None:
         "Among the 32 queries",
         "found by no source 10 25.0% 15.0%–35.0%",
         "keep seen items 0.310 0.210–0.410",
+        "12.5% 2.5%–22.5% of neighbouring places among the first 10 have equal scores",
+        "NDCG@10 would be 0.3000 if every tie went against the targets, and 0.3000 if every tie went for them",
         "als – 0.500 0.400–0.600",
         "cart: with a cart 20 0.500",
         "user item 75.0%",

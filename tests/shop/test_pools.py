@@ -164,10 +164,23 @@ class TestPool:
         assert rows_of(pool.top(k)) == [sorted(items) for items in lists_of(pool.retrieved(k))]
 
     @given(source_lists)
-    def test_order_breaks_ties_by_item_number(self, sources: list[list[list[int]]]) -> None:
+    def test_a_score_that_tells_nothing_keeps_retrieval_order(self, sources: list[list[list[int]]]) -> None:
         pool = pool_of(sources)
-        assert lists_of(pool.order(np.zeros(len(pool), np.float32), N_ITEMS)) == rows_of(pool)
+        assert lists_of(pool.order(np.zeros(len(pool), np.float32), N_ITEMS)) == lists_of(pool.retrieved(N_ITEMS))
         assert lists_of(pool.order(pool.item.astype(np.float32), N_ITEMS)) == [r[::-1] for r in rows_of(pool)]
+
+    @given(source_lists, st.data(), st.integers(0, N_QUERIES), cuts)
+    def test_equal_scores_keep_retrieval_order_then_go_by_item(self, sources, data, split: int, k: int) -> None:
+        pool = pool_of(sources)
+        drawn = st.lists(st.sampled_from([-1.0, 0.0, 2.5]), min_size=len(pool), max_size=len(pool))
+        score = np.array(data.draw(drawn), np.float32)
+        rows = sorted(zip(pool.row.tolist(), -score, -pool.fusion, pool.item.tolist(), strict=True))
+        expected = [[item for row, *_, item in rows if row == q][:k] for q in range(N_QUERIES)]
+        ranking = pool.order(score, k)
+        assert lists_of(ranking) == expected
+        parts = [pool.block(0, split), pool.block(split, N_QUERIES)]
+        alone = [part.order(own, k).item for part, own in zip(parts, np.split(score, [pool.indptr[split]]), strict=True)]
+        np.testing.assert_array_equal(np.concatenate(alone), ranking.item)
 
     @given(source_lists, st.data())
     def test_where_keeps_the_marked_rows_and_every_query(self, sources: list[list[list[int]]], data) -> None:
