@@ -168,7 +168,7 @@ def judge_fold(
             depth=deepest,
             reached=reached,
             seconds=seconds,
-            part=retriever.part,
+            ordering=retriever.ordering,
             fold=number,
         )
         apart = _apart(evaluation, lists, test, past)

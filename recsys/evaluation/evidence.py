@@ -1,7 +1,7 @@
 """What a run leaves behind to be judged: queries, truth, lists and what became of every target on the way."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from recsys.evaluation import metrics
 from recsys.shop import ragged
 from recsys.shop.events import EventLog, Int64, days
+from recsys.shop.fusion import Fusion
 from recsys.shop.identity import Int32
 from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float64, Ranking
@@ -113,10 +114,10 @@ class Evidence:
         depth: int,
         reached: Mapping[str, Mask] | None = None,
         seconds: Mapping[str, float] | None = None,
-        part: Callable[[CandidatePool, str], Float64] = CandidatePool.reciprocal_rank,
+        ordering: Fusion,
         fold: int = 0,
     ) -> "Evidence":
-        """From one fold: `pool` went to the ranker, `deep` is what it was cut from; `part` is that of `Retriever`."""
+        """From one fold: `pool` went to the ranker, `deep` is what it was cut from; `ordering` is that of `Retriever`."""
         place = metrics.retrieval_rank(deep, truth)
         row, pooled = metrics.locate(pool, truth)
         found_by = np.zeros((len(pool.sources), len(truth.item)), dtype=bool)
@@ -140,7 +141,7 @@ class Evidence:
             place=place,
             pooled=pooled,
             found_by=found_by,
-            found_without=_without_each(deep, truth, found_by, budget, part),
+            found_without=_without_each(deep, truth, found_by, budget, ordering),
             reached=(doubled if depth >= 2 * budget else {}) | dict(reached or {}),
             seconds=dict(seconds or {}),
         )
@@ -228,27 +229,26 @@ def _has_cart(queries: Queries) -> Mask:
     return np.asarray(np.bincount(pairs[waiting] >> 32, minlength=len(queries)) > 0)
 
 
-def _without_each(
-    deep: CandidatePool, truth: Truth, found_by: Mask, budget: int, part: Callable[[CandidatePool, str], Float64]
-) -> Mask:
-    """Which targets the other sources would put among the first `budget`, in the order of what is left without a source's part.
+def _without_each(deep: CandidatePool, truth: Truth, found_by: Mask, budget: int, ordering: Fusion) -> Mask:
+    """Which targets the other sources would put among the first `budget`, in their own order.
 
-    Where the pool's own order is not the sum of the parts, what only the missing source found is lost, and no more.
+    Where the pool's order is not the `ordering`, what only the missing source found is lost, and no more.
     """
     still = np.stack([np.delete(found_by, s, axis=0).any(axis=0) for s in range(len(found_by))])
     if len(deep.sources) < 2:
         return still
-    at, found = metrics.locate(deep, truth)
 
-    def among_first(fusion: Float64) -> Mask:
-        kept = np.zeros(len(at), dtype=bool)
-        rows = at[found]
-        score = fusion.astype(np.float32)
-        kept[found] = (score[rows] > 0) & (metrics.places(deep, rows, score) <= budget)
+    everybody = set(range(len(deep.sources)))
+
+    def among_first(members: set[int]) -> Mask:
+        order = ordering.among(members).order(deep)
+        left, kept = deep.where(order != 0), np.zeros(len(truth.item), dtype=bool)
+        left = replace(left, fusion=order[order != 0])
+        row, there = metrics.locate(left, truth)
+        kept[there] = metrics.places(left, row[there], left.fusion) <= budget
         return kept
 
-    whole = sum((part(deep, name) for name in deep.sources), start=np.zeros(len(deep)))
-    agrees = among_first(whole) == found_by.any(axis=0)
+    agrees = among_first(everybody) == found_by.any(axis=0)
     if agrees.mean() < 0.99:
         return still
-    return np.where(agrees, [among_first(whole - part(deep, name)) for name in deep.sources], still)
+    return np.where(agrees, [among_first(everybody - {s}) for s in sorted(everybody)], still)

@@ -34,7 +34,7 @@ def values(
     result = {f"{SHARE}_at_{k}": share}
     tied = np.flatnonzero(equal[:, :k].any(axis=1))
     part, of_part = pool.take(tied), truth.take(tied)
-    grade = of_part.grade_of(part.row, part.item)
+    grade = of_part.grade_of(part.row, part.item).astype(np.float64)
     as_it_is = metrics.per_query(ranking, truth, [k], of)
     of_tied = score[ragged.take(pool.indptr, tied)[1]]
     for case, preferred in zip(CASES, (-grade, grade), strict=True):

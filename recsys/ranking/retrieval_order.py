@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from recsys.component import component
 from recsys.features import FeatureMatrix
 from recsys.ranking.base import Examples, Ranker
@@ -21,4 +23,4 @@ class RetrievalOrder(Ranker):
 
     def score(self, features: FeatureMatrix) -> Float32:
         """The retrieval stage's fused score."""
-        return features.pool.fusion
+        return features.pool.fusion.astype(np.float32)

@@ -9,8 +9,9 @@ import numpy as np
 
 from recsys.component import Component, component
 from recsys.shop.events import Int64
+from recsys.shop.fusion import Fusion
 from recsys.shop.pairs import pair_key
-from recsys.shop.pools import CandidatePool, Float64, Ranking
+from recsys.shop.pools import CandidatePool, Ranking
 from recsys.shop.queries import Queries
 from recsys.shop.reasons import NOTHING, Codes, check
 from recsys.shop.shop import Shop
@@ -65,9 +66,10 @@ class Retriever(Component, ABC):
             setattr(other, field.name, _twin(getattr(self, field.name)))
         return other
 
-    def part(self, pool: CandidatePool, source: str) -> Float64:
-        """What the source adds to the value that orders the `pool`: without it, the pool is in the order of what is left."""
-        return pool.reciprocal_rank(source)
+    @property
+    def ordering(self) -> Fusion:
+        """How its pools are ordered, by the ranks that their sources give."""
+        return Fusion((1.0,) * len(self.labels))
 
     def excluded(self, queries: Queries) -> Int64:
         """Ascending `pair_key`s of the (query, item) pairs that `seen` forbids."""

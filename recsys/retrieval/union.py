@@ -1,6 +1,7 @@
 """Any set of sources as one: who may propose how much, and in which order all that is proposed comes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -10,10 +11,10 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from recsys.component import State, component
 from recsys.errors import ConfigError, nearest
 from recsys.retrieval.base import Retriever
-from recsys.shop import ragged
 from recsys.shop.events import days
+from recsys.shop.fusion import Fusion, by_rank, following
 from recsys.shop.kinds import KindName
-from recsys.shop.pools import MAX_RANK, RRF_CONSTANT, CandidatePool, Float64, Ranking
+from recsys.shop.pools import MAX_RANK, RRF_CONSTANT, CandidatePool, Ranking
 from recsys.shop.queries import Queries
 from recsys.shop.reasons import NOTHING, Codes
 from recsys.shop.shop import Shop
@@ -120,13 +121,16 @@ class Hybrid(Retriever):
         """What each of its sources speaks for."""
         return {name: NOTHING.union(*self.definitions[name].speakers().values()) for name in self.asked}
 
-    def part(self, pool: CandidatePool, source: str) -> Float64:
-        """Its part of the fusion, from the first `depth` items that it proposes."""
-        return self._share(source) * pool.reciprocal_rank(source, self.depth)
-
-    def _share(self, source: str) -> float:
-        """The weight of a source, scaled to a sum of 1."""
-        return self.weight.get(source, 0.0) / sum(self.weight.values())
+    @property
+    def ordering(self) -> Fusion:
+        """Weights, `depth`, turns and fallbacks, as configured or learned."""
+        number = {name: s for s, name in enumerate(self.labels)}
+        return Fusion(
+            tuple(self.weight.get(name, 0.0) for name in self.labels),
+            self.depth,
+            tuple((number[name], places) for name, places in self.plan),
+            tuple(number[name] for name in self.fallback),
+        )
 
     def learned(self) -> dict[str, float]:
         """The weights of the fusion and the places of each source that are in use, by name."""
@@ -136,20 +140,9 @@ class Hybrid(Retriever):
     def _union(self, queries: Queries, depth: int) -> CandidatePool:
         """All that the sources propose; `fusion` holds the order."""
         pool = self._evidence(queries, depth)
-        order, further = np.zeros(len(pool)), np.zeros(len(pool))
-        for name in self.weight:
-            part = self.part(pool, name)
-            order += part
-            further += self._share(name) * pool.reciprocal_rank(name) - part
-        order += _chosen(pool, self.plan) * (order > 0) / (RRF_CONSTANT + 1)
-        late = (order == 0) & (further > 0)
-        order[late] = further[late] - 1
-        for place, name in enumerate(self.fallback):
-            rank = pool.rank[pool.sources.index(name)]
-            filling = (order == 0) & (rank > 0)
-            order[filling] = -(place * MAX_RANK + rank[filling].astype(np.float64))
+        order = self.ordering.order(pool)
         proposed = order != 0
-        whole = CandidatePool(pool.indptr, pool.item, pool.sources, pool.rank, pool.score, order.astype(np.float32))
+        whole = replace(pool, fusion=order)
         return whole if proposed.all() else whole.where(proposed)
 
     def _evidence(self, queries: Queries, depth: int) -> CandidatePool:
@@ -204,28 +197,6 @@ class Hybrid(Retriever):
         self.plan = [(self.sources[source], n) for source, n in places]
 
 
-def _by_rank(pool: CandidatePool, source: str) -> npt.NDArray[np.int64]:
-    """The candidates that a source proposed, by query and then its rank."""
-    rank = pool.rank[pool.sources.index(source)]
-    proposed = np.flatnonzero(rank)
-    return proposed[np.lexsort((rank[proposed], pool.row[proposed]))]
-
-
-def _next(pool: CandidatePool, order: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_], n: int) -> npt.NDArray[np.int64]:
-    """The next `n` of each query in `order` that are not chosen yet."""
-    fresh = order[~chosen[order]]
-    return fresh[ragged.within_row(ragged.from_counts(np.bincount(pool.row[fresh], minlength=pool.n_queries))) < n]
-
-
-def _chosen(pool: CandidatePool, plan: Plan) -> npt.NDArray[np.bool_]:
-    """The candidates that the plan's turns add: `bool[n]`."""
-    chosen = np.zeros(len(pool), dtype=bool)
-    order = {name: _by_rank(pool, name) for name, _ in plan}
-    for name, places in plan:
-        chosen[_next(pool, order[name], chosen, places)] = True
-    return chosen
-
-
 def _greedy_plan(pool: CandidatePool, share: npt.NDArray[np.float64], sources: Sequence[str], candidates: int) -> Plan:
     """Turns of `STEP` places, each for the source whose next items bring most recall a candidate, until the mean query has
     `candidates`. `share` (`float64[n]`) is what a candidate adds to its query's recall.
@@ -234,10 +205,10 @@ def _greedy_plan(pool: CandidatePool, share: npt.NDArray[np.float64], sources: S
     1978). Turns that follow one another for one source are joined.
     """
     chosen = np.zeros(len(pool), dtype=bool)
-    order = {name: _by_rank(pool, name) for name in sources}
+    order = {name: by_rank(pool, pool.sources.index(name)) for name in sources}
     plan: Plan = []
     while chosen.sum() < candidates * pool.n_queries:
-        turns = {name: _next(pool, order[name], chosen, STEP) for name in sources}
+        turns = {name: following(pool, order[name], chosen, STEP) for name in sources}
         gain = {name: share[added].sum() / len(added) for name, added in turns.items() if len(added)}
         if not gain:
             break

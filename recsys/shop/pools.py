@@ -23,6 +23,13 @@ RRF_CONSTANT = 60
 MAX_RANK = np.iinfo(np.int16).max
 """Deepest rank that a pool can hold."""
 
+_GRAIN = 2.0**-50
+
+
+def exact(parts: Float64) -> Float64:
+    """Parts of a sum below 8, rounded so that it is exact: the same in any order of the parts, equal where they are."""
+    return np.rint(parts / _GRAIN) * _GRAIN
+
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
@@ -57,7 +64,7 @@ class Ranking:
         return cls._filled(row[order], item[order], score[order], n_rows, k)
 
     @classmethod
-    def _filled(cls, row: npt.NDArray[np.integer], item: Int32, score: Float32, n_rows: int, k: int) -> "Ranking":
+    def _filled(cls, row: npt.NDArray[np.integer], item: Int32, score: Float32 | Float64, n_rows: int, k: int) -> "Ranking":
         place = ragged.within_row(ragged.from_counts(np.bincount(row, minlength=n_rows)))
         keep = place < k
         items = np.full((n_rows, k), -1, dtype=np.int32)
@@ -73,7 +80,7 @@ class CandidatePool:
 
     Query `r` owns rows `indptr[r]:indptr[r + 1]` of `item` (`int32[n]`). `rank` (`int16[s, n]`, from 1, 0 where the source did
     not propose the item) and `score` (`float32[s, n]`, NaN likewise) hold what each of the `sources` said. `fusion`
-    (`float32[n]`) is the retrieval stage's own opinion: the higher, the earlier in retrieval order.
+    (`float64[n]`) is the retrieval stage's own opinion: the higher, the earlier in retrieval order.
     """
 
     indptr: Int64
@@ -81,7 +88,7 @@ class CandidatePool:
     sources: tuple[str, ...]
     rank: Int16
     score: Float32
-    fusion: Float32
+    fusion: Float64
 
     @classmethod
     def from_rankings(cls, rankings: Mapping[str, Ranking]) -> "CandidatePool":
@@ -107,10 +114,10 @@ class CandidatePool:
             at = np.searchsorted(union, key)
             rank[s, at] = place + 1
             score[s, at] = rankings[name].score[row, place]
-            fusion[at] += 1 / (RRF_CONSTANT + 1 + place)
+            fusion[at] += exact(1 / (RRF_CONSTANT + 1 + place))
         indptr = ragged.from_sorted(union >> 32, n_rows)
         item = (union & 0xFFFFFFFF).astype(np.int32)
-        return cls(indptr, item, names, rank, score, fusion.astype(np.float32))
+        return cls(indptr, item, names, rank, score, fusion)
 
     @classmethod
     def concatenate(cls, pools: Sequence["CandidatePool"]) -> "CandidatePool":
@@ -144,11 +151,11 @@ class CandidatePool:
         """Ascending keys of the (query, item) pairs."""
         return pair_key(self.row, self.item)
 
-    def reciprocal_rank(self, source: str, depth: int = MAX_RANK) -> Float64:
-        """1 / (60 + rank) in the list of a source, 0 where its first `depth` do not hold the candidate: `float64[n]`."""
+    def reciprocal_rank(self, source: str) -> Float64:
+        """1 / (60 + rank) in the list of a source, 0 where it does not hold the candidate: `float64[n]`."""
         rank = self.rank[self.sources.index(source)]
         of_rank = 1 / (RRF_CONSTANT + np.arange(rank.max(initial=0) + 1.0))
-        of_rank[0] = of_rank[depth + 1 :] = 0
+        of_rank[0] = 0
         return of_rank[rank]
 
     def order(self, score: Float32, k: int) -> Ranking:
@@ -165,7 +172,7 @@ class CandidatePool:
         """The first `k` in retrieval order: fusion descending, ties by item number."""
         return self._ranking(self._retrieval_order, self.fusion, k)
 
-    def _ranking(self, order: Int64, score: Float32, k: int) -> Ranking:
+    def _ranking(self, order: Int64, score: Float32 | Float64, k: int) -> Ranking:
         return Ranking._filled(self.row[order], self.item[order], score[order], self.n_queries, k)
 
     def top(self, k: int) -> "CandidatePool":

@@ -12,6 +12,7 @@ from logs import BUY, CART, VIEW, log_of
 from recsys.evaluation import attribution, diagnosis, metrics
 from recsys.evaluation.evidence import Evidence, Past
 from recsys.shop import ragged
+from recsys.shop.fusion import Fusion
 from recsys.shop.pools import CandidatePool, Ranking
 from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
@@ -52,7 +53,9 @@ def evidence(
     past, queries = shop(histories or [[(0, VIEW)] for _ in targets])
     deep = CandidatePool.from_rankings({name: ranking(rows, depth) for name, rows in sources.items()})
     lists = ranking(listed, depth)
-    return Evidence.collect(past, queries, truth(targets), deep.top(budget), deep, lists, budget=budget, depth=depth)
+    ordering = Fusion((1.0,) * len(deep.sources))
+    pool = deep.top(budget)
+    return Evidence.collect(past, queries, truth(targets), pool, deep, lists, budget=budget, depth=depth, ordering=ordering)
 
 
 def test_every_stage_by_hand():
@@ -124,7 +127,8 @@ def test_the_ceiling_puts_the_best_candidates_first():
     past, queries = shop([[(0, VIEW)]])
     graded = Truth(np.array([0, 3]), np.array([1, 2, 3], np.int32), np.array([1, 4, 2], np.float32))
     pool = CandidatePool.from_rankings({"s": ranking([[0, 1, 3]], 4)})
-    seen = Evidence.collect(past, queries, graded, pool, pool, ranking([[0, 1, 3]], 4), budget=4, depth=4)
+    lists = ranking([[0, 1, 3]], 4)
+    seen = Evidence.collect(past, queries, graded, pool, pool, lists, budget=4, depth=4, ordering=Fusion((1.0,)))
     figures = diagnosis.values(seen, 2, ["ndcg"])
     best, all_of_it = 2 + 1 / log2(3), 4 + 2 / log2(3)
     assert figures["ceiling/ndcg_at_2"].tolist() == pytest.approx([best / all_of_it])

@@ -106,6 +106,18 @@ class TestOrder:
         assert listed(union, 12)[: len(within)] == listed(union, depth + 12)[: len(within)]
         assert listed(union, depth) == listed(union, 12)[:depth]
 
+    def test_the_order_below_the_depth_is_that_of_the_source(self) -> None:
+        """However deep: neighbours there differ by less than a float32 next to 1 can hold."""
+        items = np.random.default_rng(0).permutation(20_000).tolist()
+        union = hybrid(a=items, b=[], weights={"b": 5.0}, depth=10)
+        assert listed(union, 20_000) == items
+
+    @given(item_lists, item_lists, item_lists, st.permutations("abc"), st.sampled_from([0.1, 0.3, 1.0, 7.0]))
+    def test_the_sources_order_and_the_scale_of_weights_do_not_matter(self, a, b, c, names: list[str], weight: float) -> None:
+        lists = dict(zip("abc", (a, b, c), strict=True))
+        swapped = hybrid(**{name: lists[name] for name in names}, weights=dict.fromkeys(names, weight))
+        assert listed(swapped, 40) == listed(hybrid(**lists), 40)
+
     @given(item_lists, item_lists, item_lists, st.integers(1, 6), st.integers(1, 6))
     def test_quotas_against_a_plain_loop(self, a: list[int], b: list[int], c: list[int], of_a: int, of_b: int) -> None:
         chosen = a[:of_a]

@@ -107,8 +107,7 @@ class TestUnion:
         assert lists_of(pool.retrieved(3)) == [[2, 5, 8], [7]]
         assert (len(pool), pool.n_queries) == (4, 2)
         np.testing.assert_array_equal(pool.reciprocal_rank("likes"), [1 / 62, 1 / 61, 0, 1 / 61])
-        np.testing.assert_array_equal(pool.reciprocal_rank("likes", depth=1), [0, 1 / 61, 0, 1 / 61])
-        assert (pool.rank.dtype, pool.score.dtype, pool.fusion.dtype) == (np.int16, np.float32, np.float32)
+        assert (pool.rank.dtype, pool.score.dtype, pool.fusion.dtype) == (np.int16, np.float32, np.float64)
 
     @given(source_lists)
     def test_holds_what_every_source_said(self, sources: list[list[list[int]]]) -> None:
@@ -141,6 +140,11 @@ class TestUnion:
         assert pool.fusion[0] == pool.fusion[1]
         assert lists_of(pool.retrieved(2)) == [[3, 6]]
         assert rows_of(pool.top(1)) == [[3]]
+
+    def test_sums_of_the_same_ranks_tie_in_whatever_order_they_are_added(self) -> None:
+        pool = pool_of([[[3, 9, 6]], [[6, 3, 9]], [[9, 6, 3]]])
+        assert len(set(pool.fusion)) == 1
+        assert lists_of(pool.retrieved(3)) == [[3, 6, 9]]
 
     def test_no_candidate_at_all(self) -> None:
         pool = pool_of([[[], []], [[], []]])
