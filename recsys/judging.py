@@ -1,9 +1,9 @@
 """A run's judgement: the lists of every system and of each fold, what became of the targets, one summary of it all."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +13,17 @@ from pydantic import Field, PositiveInt
 from recsys import targets
 from recsys.component import Component, component
 from recsys.datasets import Dataset
-from recsys.evaluation import beyond, diagnosis, metrics, ties, verdict
+from recsys.evaluation import beyond, coalitions, diagnosis, metrics, ties, verdict
+from recsys.evaluation.coalitions import Found
 from recsys.evaluation.evidence import Evidence, Past, contains
 from recsys.evaluation.measured import FINAL, FIRST, KINDS, Measured
 from recsys.evaluation.statistics import Interval, bootstrap, mean_intervals, minimum_detectable_effect
 from recsys.recommender import TwoStageRecommender
 from recsys.retrieval import History, Popularity, Retriever
+from recsys.retrieval.base import Seen
 from recsys.retrieval.random import Random
-from recsys.shop.pairs import is_member, pair_key
-from recsys.shop.pools import CandidatePool, Ranking
-from recsys.shop.queries import Queries
+from recsys.shop.pools import MAX_RANK, CandidatePool, Ranking
+from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
 from recsys.shop.splits import Task
 from recsys.stages import Stages
@@ -31,6 +32,8 @@ Depths = Annotated[list[PositiveInt], Field(min_length=1)]
 Names = Annotated[list[str], Field(min_length=1)]
 PerQuery = dict[str, npt.NDArray[np.float64]]
 
+BLOCK = 1024
+"""Queries whose sources' lists are held uncut at once."""
 TIMED = 500
 """Queries on which each source is timed."""
 
@@ -138,11 +141,14 @@ def judge_fold(
     deep = recommender.pool(queries, deepest)
     with stages("counterfactuals"):
         added = {
-            name: answers[name]
+            name: baseline
             for name, baseline in evaluation.baselines.items()
             if name not in pool.sources and not isinstance(baseline, Random)
         }
-        reached = _reached(retriever, queries, test, pool, added, budget)
+        reached = _keeping(retriever, queries, test, pool, budget)
+        parts = [_coalitions(retriever, added, block, right, budget) for block, right in _blocks(queries, truth)]
+        found = Found.concat([part for part, _ in parts])
+        reached |= {f"adding {name}": np.concatenate([more[name] for _, more in parts]) for name in added}
         seconds = _seconds(retriever, pool, queries, budget)
     with stages("metrics"):
         accuracy: PerQuery = {}
@@ -168,7 +174,7 @@ def judge_fold(
             depth=deepest,
             reached=reached,
             seconds=seconds,
-            ordering=retriever.ordering,
+            found=found,
             fold=number,
         )
         apart = _apart(evaluation, lists, test, past)
@@ -268,29 +274,39 @@ def _ties(found: Mapping[str, Interval]) -> dict[str, Any]:
     return {name.removeprefix("ties/"): diagnosis.plain(each) for name, each in found.items() if name.startswith("ties/")}
 
 
-def _reached(
-    retriever: Retriever,
-    queries: Queries,
-    test: Task,
-    pool: CandidatePool,
-    added: Mapping[str, Ranking],
-    budget: int,
+def _keeping(
+    retriever: Retriever, queries: Queries, test: Task, pool: CandidatePool, budget: int
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """Targets in the pool, were one thing otherwise: no seen item dropped; one more source, its lists under the same rule."""
-    leaves = [leaf for name, leaf in _leaves(retriever).items() if name in pool.sources]
-    result: dict[str, npt.NDArray[np.bool_]] = {}
-    if any(leaf.seen != "keep" for leaf in leaves):
-        result["keeping seen items"] = contains(_keeping_seen(retriever).pool(queries, budget), test.truth)
-    forbidden = leaves[0].excluded(queries)
-    for leaf in leaves[1:]:
-        forbidden = np.intersect1d(forbidden, leaf.excluded(queries))
-    pooled = contains(pool, test.truth)
-    for name, ranking in added.items():
-        row, place = np.nonzero(ranking.item[:, :budget] >= 0)
-        keys = np.sort(pair_key(row, ranking.item[row, place]))
-        proposed = is_member(test.truth.key, keys) & ~is_member(test.truth.key, forbidden)
-        result[f"adding {name}"] = pooled | proposed
-    return result
+    """Targets in the pool if no seen item were dropped."""
+    if all(leaf.seen == "keep" for name, leaf in _leaves(retriever).items() if name in pool.sources):
+        return {}
+    return {"keeping seen items": contains(_keeping_seen(retriever).pool(queries, budget), test.truth)}
+
+
+def _blocks(queries: Queries, truth: Truth) -> Iterator[tuple[Queries, Truth]]:
+    for start in range(0, max(len(queries), 1), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(queries)), dtype=np.int64)
+        yield queries.take(rows), truth.take(rows)
+
+
+def _coalitions(
+    retriever: Retriever, added: Mapping[str, Retriever], queries: Queries, truth: Truth, budget: int
+) -> tuple[Found, dict[str, npt.NDArray[np.bool_]]]:
+    """What coalitions of the sources find, and what all of them find with one source more, of weight 1, within the budget.
+
+    That source obeys the laxest of their rules on seen items, and is asked for as many items as they are.
+    """
+    union, ordering = retriever.union(queries, budget), retriever.ordering
+    depth = budget if ordering.depth == MAX_RANK else max(budget, ordering.depth)
+    policies = {leaf.seen for name, leaf in _leaves(retriever).items() if name in union.sources}
+    more = {}
+    for name, source in added.items():
+        other = source.twin()
+        other.seen = next(seen for seen in get_args(Seen) if seen in policies)
+        wider = union.beside(name, other.retrieve(queries, depth))
+        everybody = np.array([(1 << len(wider.sources)) - 1])
+        [more[name]] = coalitions.members_find(wider, ordering.beside(1.0), truth, budget, everybody)
+    return coalitions.found(union, ordering, truth, budget), more
 
 
 def _leaves(retriever: Retriever) -> dict[str, Retriever]:

@@ -9,33 +9,24 @@ NAMES = ("solo", "exclusive", "leave_one_out", "shapley")
 """What `values` gives for each source."""
 
 
-def shapley(found_by: npt.NDArray[np.bool_]) -> Float64:
-    """Shapley value of each source for each target (`float64[s, m]`), found by a coalition if by any of its members.
-
-    A target found by the sources T is worth 1 to every coalition that meets T: its members are interchangeable and the others
-    add nothing, so each member gets 1 / |T| (Shapley, 1953, by symmetry, dummy and additivity). No coalition need be listed,
-    and the values of all sources add up to what their union finds.
-    """
-    members = found_by.sum(axis=0)
-    return np.divide(found_by, members, out=np.zeros(found_by.shape), where=members > 0)
-
-
 def values(evidence: Evidence) -> dict[str, Float64]:
-    """Recall that each source stands for, a value a query, under `attribution/<source>/…`; other targets count as lost.
+    """Recall within the budget that each source stands for, a value a query, under `attribution/<source>/…`.
 
-    - `solo`: what it proposed among the pooled targets.
-    - `exclusive`: what no other source proposed.
+    - `solo`: what it finds alone, its first candidates filling the budget.
+    - `exclusive`: pooled targets that no other source proposed.
     - `leave_one_out`: what the pool loses without it, filled up to the budget from the others (0 or less for a source that
       only takes places).
-    - `shapley`: its share of the union's recall, see `shapley`.
+    - `shapley`: its fair share of what all of them find, to which these values add up; see `coalitions.Found`.
+
+    All but `exclusive` are NaN where the retriever's pools are not in the order that its `ordering` says.
     """
-    found, fair = evidence.found_by, shapley(evidence.found_by)
-    alone = found & (found.sum(axis=0) == 1)
+    alone = evidence.found_by & (evidence.found_by.sum(axis=0) == 1)
+    lost = evidence.pooled.astype(np.float64) - evidence.found.without
     result: dict[str, Float64] = {}
     for s, name in enumerate(evidence.sources):
-        lost = evidence.pooled.astype(np.float64) - evidence.found_without[s]
-        each = {"solo": found[s], "exclusive": alone[s], "leave_one_out": lost, "shapley": fair[s]}
-        result |= {f"attribution/{name}/{what}": evidence.share(target) for what, target in each.items()}
+        found = (evidence.found.alone[s], alone[s], lost[s], evidence.found.shapley[s])
+        for what, target in zip(NAMES, found, strict=True):
+            result[f"attribution/{name}/{what}"] = evidence.share(target)
     return result
 
 

@@ -1,7 +1,7 @@
 """What a run leaves behind to be judged: queries, truth, lists and what became of every target on the way."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from recsys.evaluation import metrics
+from recsys.evaluation.coalitions import Found
 from recsys.shop import ragged
 from recsys.shop.events import EventLog, Int64, days
-from recsys.shop.fusion import Fusion
 from recsys.shop.identity import Int32
 from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Float64, Ranking
@@ -93,8 +93,8 @@ class Evidence:
     pooled: Mask
     found_by: Mask
     """`bool[s, m]`: the sources that proposed a pooled target."""
-    found_without: Mask
-    """`bool[s, m]`: whether it would be pooled without this source, the pool being filled up from the others."""
+    found: Found
+    """What each source would find alone, what the others would find without it, its fair share; NaN where that is unknown."""
     reached: Mapping[str, Mask] = field(default_factory=dict)
     """Whether it would be pooled if one thing were otherwise, by what that is."""
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -114,10 +114,13 @@ class Evidence:
         depth: int,
         reached: Mapping[str, Mask] | None = None,
         seconds: Mapping[str, float] | None = None,
-        ordering: Fusion,
+        found: Found,
         fold: int = 0,
     ) -> "Evidence":
-        """From one fold: `pool` went to the ranker, `deep` is what it was cut from; `ordering` is that of `Retriever`."""
+        """From one fold: `pool` went to the ranker, `deep` is a deeper one, and `found` what coalitions of sources find.
+
+        What they find is unknown where all of them together do not find what is in the pool, which has another order then.
+        """
         place = metrics.retrieval_rank(deep, truth)
         row, pooled = metrics.locate(pool, truth)
         found_by = np.zeros((len(pool.sources), len(truth.item)), dtype=bool)
@@ -141,7 +144,7 @@ class Evidence:
             place=place,
             pooled=pooled,
             found_by=found_by,
-            found_without=_without_each(deep, truth, found_by, budget, ordering),
+            found=found if (found.together == pooled).all() else found.unknown(),
             reached=(doubled if depth >= 2 * budget else {}) | dict(reached or {}),
             seconds=dict(seconds or {}),
         )
@@ -154,7 +157,7 @@ class Evidence:
         names = [name for name in folds[0].reached if all(name in each.reached for each in folds)]
         joined = {
             name: np.concatenate([getattr(each, name) for each in folds], axis=-1)
-            for name in (*_OF_QUERY, *_OF_TARGET, "found_by", "found_without")
+            for name in (*_OF_QUERY, *_OF_TARGET, "found_by")
         }
         return cls(
             sources=folds[0].sources,
@@ -170,6 +173,7 @@ class Evidence:
             ),
             reached={name: np.concatenate([each.reached[name] for each in folds]) for name in names},
             seconds={name: sum(each.seconds[name] for each in folds) for name in folds[0].seconds},
+            found=Found.concat([each.found for each in folds]),
             **joined,
         )
 
@@ -227,28 +231,3 @@ def _has_cart(queries: Queries) -> Mask:
         np.maximum.at(newest[which], of_event[mask], queries.event_time[mask])
     waiting = newest[0] > newest[1]
     return np.asarray(np.bincount(pairs[waiting] >> 32, minlength=len(queries)) > 0)
-
-
-def _without_each(deep: CandidatePool, truth: Truth, found_by: Mask, budget: int, ordering: Fusion) -> Mask:
-    """Which targets the other sources would put among the first `budget`, in their own order.
-
-    Where the pool's order is not the `ordering`, what only the missing source found is lost, and no more.
-    """
-    still = np.stack([np.delete(found_by, s, axis=0).any(axis=0) for s in range(len(found_by))])
-    if len(deep.sources) < 2:
-        return still
-
-    everybody = set(range(len(deep.sources)))
-
-    def among_first(members: set[int]) -> Mask:
-        order = ordering.among(members).order(deep)
-        left, kept = deep.where(order != 0), np.zeros(len(truth.item), dtype=bool)
-        left = replace(left, fusion=order[order != 0])
-        row, there = metrics.locate(left, truth)
-        kept[there] = metrics.places(left, row[there], left.fusion) <= budget
-        return kept
-
-    agrees = among_first(everybody) == found_by.any(axis=0)
-    if agrees.mean() < 0.99:
-        return still
-    return np.where(agrees, [among_first(everybody - {s}) for s in sorted(everybody)], still)

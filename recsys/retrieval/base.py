@@ -66,6 +66,10 @@ class Retriever(Component, ABC):
             setattr(other, field.name, _twin(getattr(self, field.name)))
         return other
 
+    def union(self, queries: Queries, k: int) -> CandidatePool:
+        """All that the sources propose where `pool` is asked for `k` candidates, before it is cut to these."""
+        return self.pool(queries, k)
+
     @property
     def ordering(self) -> Fusion:
         """How its pools are ordered, by the ranks that their sources give."""

@@ -115,7 +115,7 @@ class Hybrid(Retriever):
         """The first `k` in the order of the union, with the rank and the score that each source gave."""
         starts = range(0, max(len(queries), 1), BLOCK)
         rows = [np.arange(start, min(start + BLOCK, len(queries)), dtype=np.int64) for start in starts]
-        return CandidatePool.concatenate([self._union(queries.take(block), max(k, self.depth)).top(k) for block in rows])
+        return CandidatePool.concatenate([self.union(queries.take(block), k).top(k) for block in rows])
 
     def speakers(self) -> dict[str, Codes]:
         """What each of its sources speaks for."""
@@ -137,16 +137,14 @@ class Hybrid(Retriever):
         places = {f"places/{name}": float(sum(n for source, n in self.plan if source == name)) for name, _ in self.plan}
         return {**{f"weight/{name}": weight for name, weight in self.weight.items()}, **places}
 
-    def _union(self, queries: Queries, depth: int) -> CandidatePool:
+    def union(self, queries: Queries, k: int) -> CandidatePool:
         """All that the sources propose; `fusion` holds the order."""
-        pool = self._evidence(queries, depth)
+        depth = max(k, self.depth)
+        pool = CandidatePool.from_rankings({name: self.definitions[name].retrieve(queries, depth) for name in self.asked})
         order = self.ordering.order(pool)
         proposed = order != 0
         whole = replace(pool, fusion=order)
         return whole if proposed.all() else whole.where(proposed)
-
-    def _evidence(self, queries: Queries, depth: int) -> CandidatePool:
-        return CandidatePool.from_rankings({name: self.definitions[name].retrieve(queries, depth) for name in self.asked})
 
     def _learn(self, past: Shop) -> None:
         """Set `weight` and `plan` by the last days of the log; they stay as configured where these hold nothing to learn."""

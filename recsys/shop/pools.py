@@ -133,6 +133,20 @@ class CandidatePool:
             np.concatenate([pool.fusion for pool in pools]),
         )
 
+    def beside(self, name: str, ranking: Ranking) -> "CandidatePool":
+        """The union with one more source, the last. `fusion` stays, 0 for what only the new source proposes."""
+        row, place = np.nonzero(ranking.item >= 0)
+        key = pair_key(row, ranking.item[row, place])
+        union = np.union1d(self.key, key)
+        old, new = np.searchsorted(union, self.key), np.searchsorted(union, key)
+        rank = np.zeros((len(self.sources) + 1, len(union)), dtype=np.int16)
+        score = np.full(rank.shape, np.nan, dtype=np.float32)
+        fusion = np.zeros(len(union))
+        rank[:-1, old], score[:-1, old], fusion[old] = self.rank, self.score, self.fusion
+        rank[-1, new], score[-1, new] = place + 1, ranking.score[row, place]
+        item = (union & 0xFFFFFFFF).astype(np.int32)
+        return CandidatePool(ragged.from_sorted(union >> 32, self.n_queries), item, (*self.sources, name), rank, score, fusion)
+
     def __len__(self) -> int:
         return len(self.item)
 

@@ -1,7 +1,7 @@
 """The waterfall, the ceiling and what each source is worth: by hand, by brute force, and what has to hold for any pool."""
 
-from itertools import chain, combinations
-from math import factorial, log2
+from dataclasses import replace
+from math import log2
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from logs import BUY, CART, VIEW, log_of
 
-from recsys.evaluation import attribution, diagnosis, metrics
+from recsys.evaluation import attribution, coalitions, diagnosis, metrics
 from recsys.evaluation.evidence import Evidence, Past
 from recsys.shop import ragged
 from recsys.shop.fusion import Fusion
@@ -53,9 +53,9 @@ def evidence(
     past, queries = shop(histories or [[(0, VIEW)] for _ in targets])
     deep = CandidatePool.from_rankings({name: ranking(rows, depth) for name, rows in sources.items()})
     lists = ranking(listed, depth)
-    ordering = Fusion((1.0,) * len(deep.sources))
+    found = coalitions.found(deep, Fusion((1.0,) * len(deep.sources)), truth(targets), budget)
     pool = deep.top(budget)
-    return Evidence.collect(past, queries, truth(targets), pool, deep, lists, budget=budget, depth=depth, ordering=ordering)
+    return Evidence.collect(past, queries, truth(targets), pool, deep, lists, budget=budget, depth=depth, found=found)
 
 
 def test_every_stage_by_hand():
@@ -128,7 +128,8 @@ def test_the_ceiling_puts_the_best_candidates_first():
     graded = Truth(np.array([0, 3]), np.array([1, 2, 3], np.int32), np.array([1, 4, 2], np.float32))
     pool = CandidatePool.from_rankings({"s": ranking([[0, 1, 3]], 4)})
     lists = ranking([[0, 1, 3]], 4)
-    seen = Evidence.collect(past, queries, graded, pool, pool, lists, budget=4, depth=4, ordering=Fusion((1.0,)))
+    found = coalitions.found(pool, Fusion((1.0,)), graded, 4)
+    seen = Evidence.collect(past, queries, graded, pool, pool, lists, budget=4, depth=4, found=found)
     figures = diagnosis.values(seen, 2, ["ndcg"])
     best, all_of_it = 2 + 1 / log2(3), 4 + 2 / log2(3)
     assert figures["ceiling/ndcg_at_2"].tolist() == pytest.approx([best / all_of_it])
@@ -142,24 +143,6 @@ def test_shapley_values_add_up_to_the_recall_of_all_sources(seen: Evidence):
     values = attribution.values(seen)
     total = sum(values[f"attribution/{name}/shapley"] for name in seen.sources)
     assert total == pytest.approx(seen.share(seen.pooled))
-    for name in seen.sources:
-        solo, exclusive, fair = (values[f"attribution/{name}/{what}"] for what in ("solo", "exclusive", "shapley"))
-        assert (exclusive <= fair + 1e-12).all()
-        assert (fair <= solo + 1e-12).all()
-
-
-@given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=6))
-def test_shapley_values_are_those_of_all_coalitions(rows: list[list[bool]]):
-    found = np.array(rows).T
-    players = range(len(found))
-    for player in players:
-        others = [p for p in players if p != player]
-        value = np.zeros(found.shape[1])
-        for coalition in chain.from_iterable(combinations(others, size) for size in range(len(others) + 1)):
-            weight = factorial(len(coalition)) * factorial(len(others) - len(coalition)) / factorial(len(found))
-            before = found[list(coalition)].any(axis=0)
-            value += weight * ((before | found[player]).astype(float) - before)
-        assert attribution.shapley(found)[player] == pytest.approx(value)
 
 
 def test_sources_that_find_the_same_are_worth_the_same():
@@ -174,6 +157,26 @@ def test_sources_that_find_the_same_are_worth_the_same():
 def test_overlap_by_hand():
     found = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]], dtype=bool)
     assert attribution.jaccard(found).tolist() == [[1, pytest.approx(1 / 3), 0], [pytest.approx(1 / 3), 1, 0], [0, 0, 0]]
+
+
+def test_a_source_alone_has_the_budget_and_no_more():
+    """Target 4 is the third of b, which alone would get two places; a brings it into the pool."""
+    seen = evidence([[4]], {"a": [[4, 0]], "b": [[1, 2, 4]]}, [[]], budget=2)
+    values = {name.removeprefix("attribution/"): each.tolist() for name, each in attribution.values(seen).items()}
+    assert seen.found_by[:, 0].tolist() == [True, True]
+    assert values["a/solo"] == values["a/shapley"] == values["a/leave_one_out"] == [1]
+    assert values["b/solo"] == values["b/shapley"] == values["b/leave_one_out"] == [0]
+
+
+def test_a_pool_in_an_order_that_nobody_told_has_no_values_of_coalitions():
+    past, queries = shop([[(0, VIEW)]])
+    deep = CandidatePool.from_rankings({"a": ranking([[1, 2, 3]], 8), "b": ranking([[4, 5, 6]], 8)})
+    other = replace(deep, fusion=-deep.fusion)
+    found = coalitions.found(other, Fusion((1.0, 1.0)), truth([[3]]), 2)
+    seen = Evidence.collect(past, queries, truth([[3]]), other.top(2), other, ranking([[]], 8), budget=2, depth=8, found=found)
+    values = attribution.values(seen)
+    assert values["attribution/a/exclusive"].tolist() == [1]
+    assert all(np.isnan(values[f"attribution/a/{what}"]).all() for what in ("solo", "leave_one_out", "shapley"))
 
 
 def test_leaving_a_source_out_fills_the_pool_from_the_others():
@@ -192,14 +195,14 @@ def test_leaving_a_source_out_is_the_pool_made_without_it(rows: list[list[list[i
     for s, name in enumerate(seen.sources):
         others = {each: ranking(lists, N_ITEMS) for each, lists in sources.items() if each != name}
         key = CandidatePool.from_rankings(others).top(budget).key
-        assert seen.found_without[s].tolist() == np.isin(seen.truth.key, key).tolist()
+        assert seen.found.without[s].tolist() == np.isin(seen.truth.key, key).tolist()
 
 
 @given(cases())
 def test_what_only_one_source_found_is_lost_without_it(seen: Evidence):
     for s, name in enumerate(seen.sources):
         only = seen.found_by[s] & (seen.found_by.sum(axis=0) == 1)
-        assert not seen.found_without[s][only].any()
+        assert not seen.found.without[s][only].any()
         if len(seen.sources) == 1:
             assert attribution.values(seen)[f"attribution/{name}/leave_one_out"] == pytest.approx(seen.share(seen.pooled))
 

@@ -219,3 +219,27 @@ def test_a_ranker_that_tells_nothing_apart_is_as_good_as_retrieval_and_its_ties_
     assert figures["ties/share_at_10"] == 1
     assert figures["ties/ndcg_at_10_worst"] < figures["two_stage/ndcg_at_10"]
     assert figures["ties/ndcg_at_10_best"] == figures["ceiling/ndcg_at_10"] > figures["two_stage/ndcg_at_10"]
+
+
+def recall(*names: str, **options) -> float:
+    return judged(shop(), union(*names, **options), candidates=10).figures["candidates/recall_at_10"]
+
+
+def test_what_a_source_is_worth_is_what_runs_with_fewer_sources_say():
+    found = judged(shop(), union("random", "history", "group"), candidates=10).figures
+    whole = recall("random", "history", "group")
+    left = {"history": ("random", "group"), "group": ("random", "history"), "random": ("history", "group")}
+    for name, others in left.items():
+        assert found[f"attribution/{name}/solo"] == pytest.approx(recall(name), abs=1e-12)
+        assert found[f"attribution/{name}/leave_one_out"] == pytest.approx(whole - recall(*others), abs=1e-12)
+    second = (recall("random", "history") - recall("random")) / 6 + (recall("history", "group") - recall("group")) / 6
+    by_hand = recall("history") / 3 + second + (whole - recall("random", "group")) / 3
+    assert found["attribution/history/shapley"] == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_adding_a_source_is_what_a_run_with_it_and_the_same_budget_has():
+    """Random items take places from the good ones: the lever says so."""
+    run = judged(shop(), union("group", "random"), candidates=10)
+    gains = {lever.name: lever.gain.value for lever in run.verdict.levers}
+    gained = recall("group", "random", "history") - recall("group", "random")
+    assert gains["adding history"] == pytest.approx(gained, abs=1e-12)
