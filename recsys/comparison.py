@@ -119,7 +119,7 @@ def _same_question(first: RunFolder, other: RunFolder, queries: pd.DataFrame, ta
 
 
 def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str) -> tuple[Comparison, float]:
-    """The comparison, and the p-value that fits: McNemar's for hits, one query a user; else of flipped signs."""
+    """The comparison, and the p-value that fits: McNemar's for hits of users with one query each; else that of the interval."""
     first, second = a[metric].to_numpy(), b[metric].to_numpy()
     user = a["user"].to_numpy()
     alone = len(np.unique(user)) == len(user)

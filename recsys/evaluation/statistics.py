@@ -19,7 +19,8 @@ Bounds = tuple[float, float]
 
 CONFIDENCE, POWER = 0.95, 0.8
 RESAMPLES = 2000
-FLIPS = 9999
+COMPARED = 9999
+"""Resamples of a comparison, whose p-value is then no smaller than 0.0002."""
 UNIT: Bounds = (0.0, 1.0)
 """Least and greatest value of a metric of one query."""
 
@@ -58,7 +59,7 @@ class Comparison:
     difference: Interval
     """Mean of b − a."""
     p_value: float
-    """Two-sided, of no difference: signs of the users' differences flipped at random (Fisher, 1935)."""
+    """Two-sided, of no difference: at most 0.05 where the interval leaves out 0, since both come from the same draws."""
     improved: int
     """Queries on which b is better."""
     worse: int
@@ -93,6 +94,22 @@ def bootstrap(
     `cluster` (`[q]`) names the user of each query: all queries of a user are drawn together. `bounds` are those of one value,
     None for a figure without. `weights` (shaped as `values`) make it a weighted mean, such as a ratio of two sums.
     """
+    draws, mean = _resampled(values, cluster, bounds, seed, resamples, weights)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+    found = zip(mean.tolist(), np.fmin(low, mean).tolist(), np.fmax(high, mean).tolist(), strict=True)
+    return [Interval(*each) if np.isfinite(each[0]) else NOWHERE for each in found]
+
+
+def _resampled(
+    values: npt.ArrayLike,
+    cluster: npt.ArrayLike | None,
+    bounds: Bounds | None,
+    seed: int,
+    resamples: int,
+    weights: npt.ArrayLike | None = None,
+) -> tuple[Float64, Float64]:
+    """Draws of the mean of each column, `float64[resamples, m]`, and the means themselves."""
     table = np.asarray(values, dtype=np.float64)
     table = table[:, None] if table.ndim == 1 else table
     counted = np.isfinite(table)
@@ -110,10 +127,19 @@ def bootstrap(
     users = (mass > 0).sum(axis=0)
     typical = np.divide(total, users, out=np.zeros(len(total)), where=users > 0)
     draws = _draws(parts, mass, typical, bounds, resamples, np.random.default_rng(seed))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
-    found = zip(mean.tolist(), np.fmin(low, mean).tolist(), np.fmax(high, mean).tolist(), strict=True)
-    return [Interval(*each) if np.isfinite(each[0]) else NOWHERE for each in found]
+    if bounds is None:
+        draws = mean + (draws - mean) * _few(users)
+    return draws, mean
+
+
+def _few(users: npt.NDArray[np.integer]) -> Float64:
+    """By how much draws are too close to their mean where nothing bounds the values and there are only so many users.
+
+    Their variance lacks n + 1 in place of n − 1, and their tails are those of a normal distribution in place of Student's t.
+    """
+    n = np.maximum(users, 2)
+    tail = (1 - CONFIDENCE) / 2
+    return np.asarray(np.sqrt((n + 1) / (n - 1)) * stats.t.isf(tail, n - 1) / stats.norm.isf(tail))
 
 
 def _draws(
@@ -162,41 +188,26 @@ def mean_intervals(values: Float64, cluster: npt.ArrayLike | None = None, seed: 
 def paired(a: npt.ArrayLike, b: npt.ArrayLike, cluster: npt.ArrayLike | None = None, *, seed: int = 0) -> Comparison:
     """Compare values of the same queries (`float[q]` each) under two runs; `cluster` names the user of each query.
 
-    The interval comes from `bootstrap`, with bounds unless a value leaves [0, 1]. The p-value comes from flipping signs, which
-    holds its level however few queries differ.
-    Raises `ValueError` for runs of different length or of no query.
+    The interval comes from `bootstrap`, with bounds unless a value leaves [0, 1]. The p-value is twice the share of its draws
+    on the other side of 0, so that both say the same of users with several queries and of differences that lean to one side.
+    Raises `ValueError` for runs of different length or of no query, and for a value that is no number.
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1 or not len(first):
         raise ValueError(f"wanted two runs over the same queries, found shapes {first.shape} and {second.shape}")
     change = second - first
+    if not np.isfinite(change).all():
+        raise ValueError(f"wanted a number for every query, found {change[~np.isfinite(change)][0]}")
     inside = min(first.min(), second.min()) >= 0 and max(first.max(), second.max()) <= 1
-    bounds: Bounds | None = (-1.0, 1.0) if inside else None
-    [interval] = bootstrap(change, cluster, bounds=bounds, seed=seed)
-    _, user = np.unique(np.arange(len(change)) if cluster is None else np.asarray(cluster), return_inverse=True)
-    of_user = np.bincount(user, weights=change)
+    draws, mean = _resampled(change, cluster, (-1.0, 1.0) if inside else None, seed, COMPARED)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(draws, tail, method="lower"), np.quantile(draws, 1 - tail, method="higher")
+    interval = Interval(float(mean[0]), float(min(low, mean[0])), float(max(high, mean[0])))
+    beyond = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    p_value = min(2 * (beyond + 1) / (COMPARED + 1), 1.0) if mean[0] else 1.0
     better, worse = int((change > 0).sum()), int((change < 0).sum())
-    return Comparison(
-        interval, sign_flip(of_user, seed), better, worse, len(change) - better - worse, minimum_detectable_effect(interval)
-    )
-
-
-def sign_flip(differences: npt.ArrayLike, seed: int = 0, flips: int = FLIPS) -> float:
-    """Two-sided p-value that differences lie around 0: exact up to 12 that are not 0, else by `flips` random sign vectors."""
-    change = np.asarray(differences, dtype=np.float64)
-    change = change[change != 0]
-    if not len(change):
-        return 1.0
-    observed = abs(change.sum()) * (1 - 1e-9)
-    if len(change) <= 12:
-        every = 1 - 2 * ((np.arange(1 << len(change))[:, None] >> np.arange(len(change))) & 1)
-        return float((np.abs(every @ change) >= observed).mean())
-    rng, reached, step = np.random.default_rng(seed), 0, max(1, _BLOCK // len(change))
-    with threadpool_limits(1, user_api="blas"):
-        for start in range(0, flips, step):
-            signs = 2.0 * rng.integers(0, 2, (min(step, flips - start), len(change)), dtype=np.int8) - 1
-            reached += int((np.abs(signs @ change) >= observed).sum())
-    return (reached + 1) / (flips + 1)
+    unchanged = len(change) - better - worse
+    return Comparison(interval, p_value, better, worse, unchanged, minimum_detectable_effect(interval))
 
 
 def mcnemar(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
