@@ -26,7 +26,7 @@ def compare(first: RunFolder, others: Sequence[RunFolder], metrics: Sequence[str
     measured none of it, what the other one shows. Holm's correction goes over all metrics and runs together.
 
     Raises `DataError` when runs are not of the same data and queries, and says what differs, or share no metric, and
-    `ConfigError` for a metric that one of the runs lacks.
+    `ConfigError` for a metric that one of the runs lacks. A query without a number is a `DataError` too.
     """
     queries, targets = _queries(first), first.table("targets")
     names = [run.name for run in (first, *others)]
@@ -36,6 +36,9 @@ def compare(first: RunFolder, others: Sequence[RunFolder], metrics: Sequence[str
         _same_question(first, other, queries, targets)
         theirs = _queries(other)
         shared = _named(metrics, first, queries, other, theirs) if metrics else _shared(first, queries, other, theirs)
+        for metric in shared:
+            for run, table in ((first, queries), (other, theirs)):
+                _check_numbers(run, table, metric)
         rows = {metric: _paired(queries, theirs, metric) for metric in shared}
         p_values += [p for _, p in rows.values()]
         results.append((other, theirs, rows))
@@ -86,6 +89,14 @@ def _named(metrics: Sequence[str], first: RunFolder, a: pd.DataFrame, other: Run
                 raise ConfigError(f"--metrics: {has}.{nearest(full, known)}")
         found.append(full)
     return found
+
+
+def _check_numbers(run: RunFolder, table: pd.DataFrame, metric: str) -> None:
+    wrong = np.flatnonzero(~np.isfinite(table[metric].to_numpy()))
+    if len(wrong):
+        user = _plain(table["user"].iloc[wrong[0]])
+        found = f"{len(wrong):,} of {len(table):,} queries have none, first that of user {user!r}"
+        raise DataError(f"{run.name} ({run.path.name}), per_query.parquet: wanted a number for every {metric}; {found}")
 
 
 def _queries(run: RunFolder) -> pd.DataFrame:
@@ -155,7 +166,8 @@ def verdict(name: str, first: str, table: Sequence[Mapping[str, Any]]) -> str:
         return f"no difference shown: {metric} {difference}, p = {row['p_holm']:.2f}; {resolution}"
     better = "better" if row["difference"]["value"] > 0 else "worse"
     where = " before ranking" if row["metric"].startswith("retrieval/") else ""
-    return f"{name} is {better} than {first}{where}: {metric} {difference}, p = {row['p_holm']:.4f} after Holm"
+    chance = f"p = {row['p_holm']:.4f}" if row["p_holm"] >= 0.0001 else "p < 0.0001"
+    return f"{name} is {better} than {first}{where}: {metric} {difference}, {chance} after Holm"
 
 
 def changed_targets(a: pd.DataFrame, b: pd.DataFrame, k: int) -> pd.DataFrame:

@@ -208,6 +208,23 @@ def test_several_runs_share_one_correction(tmp_path: Path) -> None:
     assert together["p_holm"] >= alone["p_holm"]
 
 
+def test_a_query_without_a_number_is_told_and_never_a_finding(tmp_path: Path) -> None:
+    a, b = (write_run(tmp_path / name, np.arange(20)) for name in "ab")
+    table = b.table("per_query")
+    table.loc[[3, 7], "two_stage/mrr_at_10"] = np.nan
+    table.to_parquet(b.path / "per_query.parquet")
+    told = r"b \(b\), per_query.parquet: .* two_stage/mrr_at_10; 2 of 20 queries have none, first that of user 3$"
+    with pytest.raises(DataError, match=told):
+        compare(a, [b])
+
+
+def test_a_p_value_is_never_told_as_nothing(tmp_path: Path) -> None:
+    """McNemar's of 60 gains and no loss is 2 / 2^60."""
+    a, b = write_run(tmp_path / "a", np.zeros(60, int)), write_run(tmp_path / "b", np.ones(60, int))
+    [other] = compare(a, [b], ["hit_rate_at_10"])["others"]
+    assert other["verdict"].endswith("p < 0.0001 after Holm")
+
+
 def test_users_with_several_folds_are_one_unit(tmp_path: Path) -> None:
     places = np.array([0, 1] * 20)
     users = np.repeat(np.arange(20), 2)
