@@ -196,6 +196,10 @@ def summarise(evaluation: Evaluation, folds: Sequence[JudgedFold], seed: int) ->
     found = dict(zip(values, mean_intervals(table, evidence.user, seed), strict=True))
     for name, (ratio, weight) in diagnosis.efficiency(evidence, diagnosed, k, of).items():
         [found[name]] = bootstrap(ratio, evidence.user, weights=weight, seed=seed)
+    for system in measured.systems:
+        name = f"beyond/{system}"
+        ratio, weight = beyond.lift(other[f"{name}/popularity"], other[f"{name}/own_popularity"])
+        [found[f"{name}/{beyond.LIFT}"]] = bootstrap(ratio, evidence.user, bounds=None, weights=weight, seed=seed)
     document = diagnosis.document(evidence, diagnosed, found, k, of)
     intervals = {name: each for name, each in found.items() if np.isfinite(each.value)}
     figures = {name: each.value for name, each in intervals.items()}

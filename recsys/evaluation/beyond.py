@@ -13,10 +13,12 @@ from recsys.shop.pools import Ranking
 from recsys.shop.queries import Queries, Truth
 
 PER_QUERY = (
-    *("unseen", "repeat", "self_information", "long_tail", "serendipity", "popularity_lift"),
+    *("unseen", "repeat", "self_information", "long_tail", "serendipity", "popularity", "own_popularity"),
     *("diversity_category", "diversity_covisitation"),
 )
 """Names of what `per_query` gives."""
+LIFT = "popularity_lift"
+"""Name of what `lift` gives."""
 OF_ALL = ("coverage", "gini")
 """Names of what `of_all_lists` gives."""
 SAMPLE = 500
@@ -29,13 +31,15 @@ def per_query(
     """Values a query of lists as they stand, `float64[q]`; NaN for an empty list and for what it leaves undefined.
 
     - `unseen`: share of items that the user never touched; `repeat`: share that it bought before.
-    - `self_information`: mean of −log2(share of users that know the item), in bits (Zhou et al., PNAS 2010).
-    - `long_tail`: share outside the head, see `evidence.HEAD`.
-    - `diversity_category`: share of pairs of unlike category, among pairs whose categories are known.
-    - `diversity_covisitation`: mean over pairs of 1 − cosine of the items' users, on a sample of the queries.
-    - `serendipity`: share of items that are relevant, new to the user and not among the `expected`, a list that needs no
-      system, such as the most popular (Ge et al., RecSys 2010).
-    - `popularity_lift`: mean popularity of the list over that of the user's own items, minus 1 (Abdollahpouri et al., 2019).
+    - `self_information`: mean of −log2(share of users that know the item), in bits (Zhou et al., PNAS 2010). An item that
+      nobody knows counts as known to one user.
+    - `long_tail`: share outside the head, see `evidence.HEAD` (Abdollahpouri, Burke and Mobasher, FLAIRS 2019: APLT).
+    - `diversity_category`: share of pairs of unlike category, among pairs whose categories are known: intra-list diversity
+      (Smyth and McClave, ICCBR 2001; Ziegler et al., WWW 2005) by a distance of 0 or 1.
+    - `diversity_covisitation`: the same by 1 − cosine of the items' users, on a sample of the queries.
+    - `serendipity`: share of items that are relevant and not among the `expected`, a list that needs no system, such as the
+      most popular (Ge, Delgado-Battenfeld and Jannach, RecSys 2010); that they are new to the user is asked beyond that.
+    - `popularity`: mean share of users that know the item; `own_popularity`: the same of the user's own items.
     """
     row, place = np.nonzero(ranking.item >= 0)
     item, n = ranking.item[row, place], len(ranking)
@@ -48,24 +52,37 @@ def per_query(
     relevant = truth.grade_of(row, item) > 0
     shown_row, shown_place = np.nonzero(expected.item >= 0)
     plain = np.sort(pair_key(shown_row, expected.item[shown_row, shown_place]))
-    own = _mean(touched >> 32, past.users[touched & 0xFFFFFFFF], n)
-    listed = _mean(row, known, n)
+    n_users = max(past.log.n_users, 1)
     result = {
         "unseen": _mean(row, ~seen, n),
         "repeat": _mean(row, is_member(key, bought_before), n),
-        "self_information": _mean(row, np.log2(max(past.log.n_users, 1) / np.maximum(known, 1)), n),
+        "self_information": _mean(row, np.log2(n_users / np.maximum(known, 1)), n),
         "long_tail": _mean(row, ~past.head[item], n),
         "serendipity": _mean(row, relevant & ~seen & ~is_member(key, plain), n),
-        "popularity_lift": np.divide(listed, own, out=np.full(n, np.nan), where=own > 0) - 1,
+        "popularity": _mean(row, known / n_users, n),
+        "own_popularity": _mean(touched >> 32, past.users[touched & 0xFFFFFFFF] / n_users, n),
     }
     return result | _diversity(ranking, past, seed)
+
+
+def lift(popularity: Float64, own: Float64) -> tuple[Float64, Float64]:
+    """Popularity lift of a group of queries, as values a query and the weights of their mean: `float64[q]` each.
+
+    (GAP of the lists − GAP of the profiles) / GAP of the profiles, where GAP is the mean popularity in a list or a profile,
+    averaged over the users of the group (Abdollahpouri et al., RMSE 2019). That is the mean of each query's own ratio, weighted
+    by the popularity of its profile: a few users of rare items do not drown the rest. Queries that lack either do not count.
+    """
+    counts = np.isfinite(popularity) & (own > 0)
+    ratio = np.divide(popularity, own, out=np.full(len(own), np.nan), where=counts) - 1
+    return ratio, np.where(counts, own, 0)
 
 
 def of_all_lists(ranking: Ranking, past: Past) -> dict[str, float]:
     """Figures of all lists together.
 
-    `coverage`: share of the items with an event that at least one list shows. `gini`: how unevenly the lists share their places
-    among those items, from 0 (each as often) to almost 1 (one takes all).
+    `coverage`: share of the items with an event that at least one list shows (catalogue coverage: Ge, Delgado-Battenfeld and
+    Jannach, RecSys 2010). `gini`: how unevenly the lists share their places among those items, from 0 (each as often) to
+    almost 1 (one takes all) (Fleder and Hosanagar, Management Science 2009).
     """
     shown = np.bincount(ranking.item[ranking.item >= 0], minlength=len(past.users))[past.users > 0]
     return {"coverage": float((shown > 0).mean()) if len(shown) else float("nan"), "gini": gini(shown)}

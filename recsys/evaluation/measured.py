@@ -106,7 +106,7 @@ class Measured:
                     *accuracy,
                     *(f"{FINAL}/{name}_at_{self.k}" for name in self.diagnosed),
                     *(f"{s}/{kind}/{name}_at_{self.k}" for kind in KINDS for s in self.systems for name in self.apart),
-                    *(f"beyond/{system}/{name}" for system in self.systems for name in beyond.PER_QUERY),
+                    *(f"beyond/{system}/{name}" for system in self.systems for name in (*beyond.PER_QUERY, beyond.LIFT)),
                     *diagnosis.names(self.k, self.diagnosed, depth),
                     *(f"ties/{name}" for name in ties.names(self.k, self.diagnosed)),
                     *(f"attribution/{source}/{name}" for source in sources for name in attribution.NAMES),

@@ -31,6 +31,7 @@ BEYOND = {
     "diversity_category": "diversity by category",
     "diversity_covisitation": "diversity by covisitation",
     "serendipity": "serendipity",
+    "popularity": "popularity (users who know an item)",
     "popularity_lift": "popularity lift",
 }
 """What customers and merchants see of the lists, in words."""

@@ -94,7 +94,7 @@ def names(evaluation: Evaluation, candidates: int) -> list[str]:
         *systems,
         *recall,
         "candidates/count",
-        *(f"{BEYOND}{name}" for name in (*beyond.PER_QUERY, *beyond.OF_ALL)),
+        *(f"{BEYOND}{name}" for name in (*beyond.PER_QUERY, beyond.LIFT, *beyond.OF_ALL)),
         LATENCY,
     ]
 
@@ -146,4 +146,6 @@ def _beyond(past: Shop, ranked: Ranking, task: Task, evaluation: Evaluation) -> 
         expected = popularity.retrieve(task.queries, evaluation.k)
     each = beyond.per_query(lists, task.queries, task.truth, shop, expected)
     means = {name: np.nanmean(value) if np.isfinite(value).any() else np.nan for name, value in each.items()}
+    ratio, weight = beyond.lift(each["popularity"], each["own_popularity"])
+    means[beyond.LIFT] = np.nansum(ratio * weight) / weight.sum() if weight.any() else np.nan
     return {f"{BEYOND}{name}": float(value) for name, value in (means | beyond.of_all_lists(lists, shop)).items()}

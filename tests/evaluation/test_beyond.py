@@ -11,6 +11,7 @@ from logs import BUY, VIEW, log_of, queries_of
 
 from recsys.evaluation import beyond
 from recsys.evaluation.evidence import Past
+from recsys.evaluation.statistics import bootstrap
 from recsys.retrieval.random import Random
 from recsys.shop.catalogue import Catalogue
 from recsys.shop.pools import Ranking
@@ -48,16 +49,38 @@ def test_every_figure_by_hand():
     assert found["self_information"] == pytest.approx([(0 + 1 + 2) / 3, (1 + 2) / 2])
     assert found["long_tail"] == pytest.approx([2 / 3, 1])  # item 0 alone takes half of the events
     assert found["serendipity"] == [0, 0.5]  # c's target 3 is new to c, and nobody would have expected it
-    assert found["popularity_lift"] == pytest.approx([0, 1.5 / 4 - 1])
+    assert found["popularity"] == pytest.approx([(4 + 2 + 1) / 3 / 4, (2 + 1) / 2 / 4])
+    assert found["own_popularity"] == pytest.approx([(4 + 2 + 1) / 3 / 4, 4 / 4])
     assert found["diversity_category"][0] == pytest.approx(2 / 3)
     assert np.isnan(found["diversity_category"][1])  # the category of item 3 is not known
     cosines = [2 / sqrt(4 * 2), 1 / sqrt(4 * 1), 1 / sqrt(2 * 1)]
     assert found["diversity_covisitation"] == pytest.approx([1 - sum(cosines) / 3, 1], abs=1e-6)
 
 
+def test_popularity_lift_is_that_of_group_averages():
+    """GAP of the lists (0.5 + 0.5) / 2, of the profiles (0.8 + 0.01) / 2; the lists are 23 % above.
+
+    The mean of the users' own ratios would be 24 above: (0.5 / 0.8 + 0.5 / 0.01) / 2 − 1.
+    """
+    ratio, weight = beyond.lift(np.array([0.5, 0.5, np.nan, 0.3]), np.array([0.8, 0.01, 0.4, np.nan]))
+    [found] = bootstrap(ratio, weights=weight, bounds=None)
+    assert found.value == pytest.approx(0.5 / 0.405 - 1)
+    assert weight.tolist() == [0.8, 0.01, 0, 0], "one without a list, one without a profile"
+
+
+def test_serendipity_and_novelty_of_items_that_nobody_expects():
+    """User a knows items 0 to 2; item 3 is new to it, and not among the most popular."""
+    past, queries = shop()
+    shown, expected = lists([3, 0], [3, 1]), lists([0, 1], [0, 1])
+    truth = Truth(np.array([0, 2, 2]), np.array([0, 3], np.int32), np.ones(2, np.float32))
+    found = beyond.per_query(shown, queries, truth, past, expected)
+    assert found["serendipity"].tolist() == [1 / 2, 0], "item 0 is right, but known to a and expected"
+    assert found["unseen"].tolist() == [1 / 2, 1]
+
+
 def test_a_list_of_nothing_has_no_figures():
     found = judged(lists([-1, -1], [0, -1]), lists([-1, -1], [-1, -1]))
-    assert all(np.isnan(value[0]) for value in found.values())
+    assert all(np.isnan(value[0]) for name, value in found.items() if name != "own_popularity")
     assert found["self_information"][1] == 0
 
 
