@@ -147,7 +147,9 @@ def _milliseconds(value: Any, at: str) -> int:
     if isinstance(value, str) and not re.fullmatch(r"\d+", value):
         try:
             time = pd.Timestamp(value)
-            return int((time.tz_localize("UTC") if time.tzinfo is None else time).timestamp() * 1000)
+            if time is pd.NaT:
+                raise ValueError(value)
+            return int(time.value // 1_000_000)
         except (ValueError, OverflowError):
             raise DataError(f"{at}: {wanted}, found {_short(value)}") from None
     try:

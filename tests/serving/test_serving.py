@@ -17,11 +17,13 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.recommender import TwoStageRecommender
-from recsys.serving.endpoint import Endpoint, requirements
+from recsys.serving.endpoint import Endpoint, _milliseconds, requirements
 from recsys.tracking import Mlflow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,6 +187,19 @@ def test_visitors_are_answered_by_their_events(server: str, model: TwoStageRecom
     assert [answer["user"] for answer in answers] == [None, "cookie", "x"]
     assert [len(of_item) <= 2 for of_item in answers[0]["reasons"]] == [True] * len(answers[0]["items"])
     assert any(of_item for of_item in answers[2]["reasons"])
+
+
+@given(st.integers(100_000_000_000, 4_000_000_000_000), st.sampled_from(["", "Z", "+05:30"]))
+def test_a_time_as_text_is_read_to_the_millisecond(time: int, zone: str):
+    ahead = 5.5 * 3_600_000 if zone.startswith("+") else 0
+    text = pd.Timestamp(time + int(ahead), unit="ms").isoformat(timespec="milliseconds") + zone
+    assert _milliseconds(text, "time") == time
+
+
+@pytest.mark.parametrize("value", ["", "NaT", "soon", "99999-01-01"])
+def test_a_text_that_is_no_time_is_told(value: str):
+    with pytest.raises(DataError, match=r"^time: wanted epoch milliseconds or a time such as"):
+        _milliseconds(value, "time")
 
 
 def test_without_a_time_it_is_asked_now(endpoint: Endpoint, model: TwoStageRecommender):
