@@ -23,7 +23,7 @@ def _trees() -> dict[str, Ranker]:
 
 @component
 class Blend(Ranker):
-    """Weighted mean of the members' ranks within the query, best = 1, worst = 0.
+    """Weighted mean of the members' ranks within the query, best = 1, worst = 0, equal ones in the middle of their places.
 
     Ranks, because scores of different objectives have nothing to do with each other.
     """

@@ -21,7 +21,7 @@ class Rule(Ranker):
     weights: dict[str, float] = Field(default={"user_item__weight_hl_30d": 1.0, "source__fusion": 0.1}, min_length=1)
     """Weight of each column, by full name; negative where less is better."""
     scale: Literal["rank", "max", "none"] = "max"
-    """`max`: value / largest size in the query; `rank`: share of the query's candidates with a lesser value; `none`: as is."""
+    """`max`: value / largest size in the query; `rank`: share of its other candidates with a lesser value; `none`: as is."""
 
     def fit(self, windows: Sequence[Examples]) -> None:
         """Nothing to learn."""
@@ -53,7 +53,10 @@ class Rule(Ranker):
 
 
 def percentile(value: npt.NDArray[np.floating], pool: CandidatePool) -> npt.NDArray[np.float64]:
-    """Share of the query's candidates with a lesser value, equal ones counted half: `float64[n]`, NaN where NaN."""
+    """Share of the query's other candidates that have a lesser value, equal ones counted half: `float64[n]`, NaN where NaN.
+
+    From 0, the least, to 1, the greatest, in lists of any length; one half where there is no other, or all are equal.
+    """
     order = np.lexsort((value, pool.row))
     key = np.stack([pool.row[order].astype(np.float64), value[order]])
     starts = np.flatnonzero(np.r_[True, (key[:, 1:] != key[:, :-1]).any(axis=0)]) if len(value) else np.empty(0, dtype=np.int64)
@@ -61,5 +64,6 @@ def percentile(value: npt.NDArray[np.floating], pool: CandidatePool) -> npt.NDAr
     middle = np.empty(len(value))
     middle[order] = np.repeat((starts + ends) / 2, ends - starts)
     known = np.bincount(pool.row, weights=~np.isnan(value), minlength=pool.n_queries)
-    share = (middle - pool.indptr[pool.row]) / np.maximum(known[pool.row], 1)
+    others = known[pool.row] - 1
+    share = np.divide(middle - pool.indptr[pool.row] - 0.5, others, out=np.full(len(value), 0.5), where=others > 0)
     return np.where(np.isnan(value), np.nan, share)

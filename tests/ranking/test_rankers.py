@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from recsys.component import construct
+from recsys.component import component, construct
 from recsys.errors import ConfigError, DataError, NotFittedError
 from recsys.evaluation import metrics
 from recsys.features import FeatureMatrix
@@ -23,7 +23,7 @@ from recsys.ranking.rule import percentile
 from recsys.ranking.validation import ValidationNdcg
 from recsys.shop import ragged
 from recsys.shop.events import days
-from recsys.shop.pools import CandidatePool
+from recsys.shop.pools import CandidatePool, Float32
 from recsys.shop.queries import Truth
 from recsys.shop.splits import Window
 
@@ -381,7 +381,7 @@ def test_rule_by_hand() -> None:
     assert Rule(weights=weights, scale="max").score(features).tolist() == [0.5 - 1, 1.0, 2.0 - 0.25, 2.0]
     assert Rule(weights=weights, scale="none").score(features).tolist() == [-6, 4, 6, 6]
     ranks = Rule(weights={"a": 6.0}, scale="rank").score(features).tolist()
-    assert ranks == pytest.approx([1, 3, 5, 3])
+    assert ranks == pytest.approx([0, 3, 6, 3])
     with pytest.raises(ConfigError, match="no feature is called 'c'"):
         Rule(weights={"c": 1}).score(features)
 
@@ -393,8 +393,30 @@ def test_percentile_by_hand(rows: list[list[float]]) -> None:
     empty = np.empty((0, len(value)))
     item = ragged.within_row(indptr).astype(np.int32)
     pool = CandidatePool(indptr, item, (), empty.astype(np.int16), empty.astype(np.float32), value.astype(np.float32))
-    wanted = [(sum(w < v for w in row) + sum(w == v for w in row) / 2) / len(row) for row in rows for v in row]
-    assert percentile(value, pool).tolist() == pytest.approx(wanted)
+    lesser = [(sum(w < v for w in row) + (sum(w == v for w in row) - 1) / 2, len(row) - 1) for row in rows for v in row]
+    assert percentile(value, pool).tolist() == pytest.approx([less / others if others else 0.5 for less, others in lesser])
+
+
+@component
+class Given(RetrievalOrder):
+    """Scores that are given."""
+
+    values: list[float]
+
+    def score(self, features: FeatureMatrix) -> Float32:
+        return np.array(self.values, np.float32)
+
+
+def test_blend_by_hand_with_ties_and_lists_of_any_length() -> None:
+    """Lists of four, two and one candidates: the best has 1 and the worst 0 in each, ties share their middle."""
+    indptr = np.array([0, 4, 6, 7])
+    nothing = np.zeros((1, 7))
+    item = ragged.within_row(indptr).astype(np.int32)
+    pool = CandidatePool(indptr, item, ("s",), nothing.astype(np.int16), nothing.astype(np.float32), nothing[0])
+    features = FeatureMatrix(nothing.T.astype(np.float32), ("f__x",), ("f",), pool)
+    members: dict[str, Ranker] = {"a": Given(values=[9, 5, 5, 1, 2, 3, 8]), "b": Given(values=[0, 0, 0, 0, 2, 3, 8])}
+    assert Blend(rankers=members, weights={"b": 0}).score(features).tolist() == [1, 0.5, 0.5, 0, 0, 1, 0.5]
+    assert Blend(rankers=members).score(features).tolist() == [0.75, 0.5, 0.5, 0.25, 0, 1, 0.5]
 
 
 def test_blend_is_the_mean_rank_of_its_members() -> None:
