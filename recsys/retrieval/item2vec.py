@@ -23,8 +23,9 @@ class Item2Vec(Factors):
 
     By Levy and Goldberg (NIPS 2014) that is the shifted positive pointwise mutual information of two items,
     max(0, log p(a, b) − log(p(a) · q(b)) − log(negatives)), with q ∝ count^smoothing. Pairs are at most `window` events apart
-    in a user's history and count 1 / distance, as word2vec's random windows have it. The truncated SVD, U · Σ^scale, is fast
-    and the same every time. Vectors have unit length; a query's is the weighted mean over its history.
+    in a user's history and count (window − distance + 1) / window, what word2vec's windows of random size come to (Levy,
+    Goldberg and Dagan, TACL 2015). The truncated SVD, U · Σ^scale, is fast and the same every time. Vectors have unit length;
+    a query's is the weighted mean over its history.
     """
 
     name: ClassVar[str] = "item2vec"
@@ -77,9 +78,7 @@ class Item2Vec(Factors):
         for distance in range(1, min(self.window, len(user) - 1) + 1):
             a, b = column[:-distance], column[distance:]
             near = (user[:-distance] == user[distance:]) & (a != b)
-            if not near.any():
-                break
-            weight = np.full(int(near.sum()), 1.0 / distance)
+            weight = np.full(int(near.sum()), (self.window - distance + 1) / self.window)
             count = count + sparse.csr_matrix((weight, (a[near], b[near])), shape=(n, n))
         count = (count + count.T).tocoo()
         of_item = np.bincount(count.row, weights=count.data, minlength=n)

@@ -105,6 +105,15 @@ class TestItem2Vec:
         expected[1, 2] = expected[2, 1] = np.log(1 * 6 / (3 * 1))
         np.testing.assert_allclose(pmi, expected)
 
+    def test_pairs_count_as_windows_of_random_size_have_them(self) -> None:
+        """0 1 0 1: three neighbours, nothing two apart, one pair three apart, in 2 of 4 windows: n(0, 1) = 3.5."""
+        others = (2, 0, VIEW, 0), (2, 2, VIEW, 1), (3, 1, VIEW, 0), (3, 2, VIEW, 1)
+        log = log_of(*((1, step % 2, VIEW, step) for step in range(4)), *others)
+        model = Item2Vec(window=4, smoothing=1.0, min_count=1)
+        model.item = np.arange(3, dtype=np.int32)
+        assert model._pairs(log)[0, 1] == pytest.approx(np.log(3.5 * 11 / (4.5 * 4.5)))
+        assert model._pairs(log)[0, 2] == pytest.approx(np.log(1 * 11 / (4.5 * 2)))
+
 
 class TestTrending:
     def test_ratio_worked_by_hand(self) -> None:
