@@ -36,11 +36,12 @@ class Affinity(FeatureFamily):
     `neighbours` strongest i are kept for each j. (Linden, Smith and York, IEEE Internet Computing 2003; of the winners of OTTO
     all have such counts.)
 
-    - `covisit_last`, `covisit_carted`, `covisit_bought`: M(j, i), j the item touched, carted, bought last
+    - `covisit_last`, `covisit_carted`, `covisit_bought`: mean M(j, i) over the items j touched, carted, bought last: several
+      where they are of one instant, a basket
     - `covisit_sum`, `covisit_max`: Σ and max over the `last_items` newest j; `covisit_links`: how many of them have M > 0
-    - `covisit_decayed`: Σ over them of 0.8^(place from the end) · M(j, i)
-    - `cosine_last`, `cosine_recent`, `cosine_bought`: cosine between i and the last j, the sum of the newest j and that of the
-      newest j bought, in the space of the `dimensions` strongest singular directions of M
+    - `covisit_decayed`: Σ over them of 0.8^(items newer than j) · M(j, i)
+    - `cosine_last`, `cosine_recent`, `cosine_bought`: cosine between i and the sum of the last j, that of the newest j and that
+      of the newest j bought, in the space of the `dimensions` strongest singular directions of M
     """
 
     speaks_for: ClassVar[Mapping[str, Codes]] = {".*": TOGETHER, "covisit_carted": frozenset({"in_cart"})}
@@ -76,20 +77,20 @@ class Affinity(FeatureFamily):
         carted, bought = queries.has_role("cart"), queries.has_role("purchase")
         row, item, place = newest_items(queries, self.last_items)
         at, value, of_link = self._links(pool, row, item)
-        last = place[of_link] == 0
         n = len(pool)
-        out[:, 0] = np.bincount(at[last], value[last], minlength=n)
-        for column, kind in ((1, carted), (2, bought)):
-            to, weight, _ = self._links(pool, *newest_items(queries, 1, kind)[:2])
-            out[:, column] = np.bincount(to, weight, minlength=n)
+        for column, chosen in enumerate((None, carted, bought)):
+            of, its, _ = newest_items(queries, 1, chosen)
+            to, weight, _ = self._links(pool, of, its)
+            basket = np.maximum(np.bincount(of, minlength=len(queries)), 1)
+            out[:, column] = np.bincount(to, weight, minlength=n) / basket[pool.row]
         out[:, 3] = np.bincount(at, value, minlength=n)
         out[:, 4] = np.bincount(at, value * np.power(0.8, place, dtype=np.float32)[of_link], minlength=n)
         out[:, 5] = 0
         np.maximum.at(out[:, 5], at, value)
         out[:, 6] = np.bincount(at, minlength=n)
         newest_bought = newest_items(queries, self.last_items, bought)
-        chosen = (row[place == 0], item[place == 0]), (row, item), newest_bought[:2]
-        cosines(self.vectors, [profiles(self.vectors, of, its, len(queries)) for of, its in chosen], pool, out[:, 7:])
+        groups = (row[place == 0], item[place == 0]), (row, item), newest_bought[:2]
+        cosines(self.vectors, [profiles(self.vectors, of, its, len(queries)) for of, its in groups], pool, out[:, 7:])
 
     def _links(self, pool: CandidatePool, row: Int64, item: Int64) -> tuple[Int64, Float32, Rows]:
         """Links from the items of queries to candidates: candidate, weight and position in `row`, one each a link."""

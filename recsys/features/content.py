@@ -39,7 +39,8 @@ class Content(FeatureFamily):
       `category_share`: part of the user's events; `category_days_since_last`: age of the newest (NaN: none)
     - `parent_…`: the same for the category above
     - `price_z`: (ln price − mean) / (deviation + 0.1), mean and deviation over the user's events of the logarithm of price
-    - `price_to_last`: ln(price / price of the last item); `cheaper_than_seen`: part of the user's events with a dearer item
+    - `price_to_last`: ln(price / price of the last item), the geometric mean of those of one instant
+    - `cheaper_than_seen`: part of the user's events with a dearer item
     - `property_last`, `property_recent`: cosine between the words of the candidate's properties and those of the last item, or
       of the `last_items` newest together, weighted by ln(items / items with the word), in a space of `dimensions` directions
       (latent semantic analysis; Deerwester et al., 1990)
@@ -87,11 +88,13 @@ class Content(FeatureFamily):
         seen = self.log_price.take(queries.item, mode="clip").astype(np.float64)
         known = ~np.isnan(seen)
         row, seen = queries.row[known], seen[known]
-        last = np.full(n, np.nan)
-        last[row] = seen
+        newest = np.full(n, np.iinfo(np.int64).min)
+        np.maximum.at(newest, row, queries.event_time[known])
+        is_last = queries.event_time[known] == newest[row]
         with np.errstate(invalid="ignore", divide="ignore"):
             count = np.bincount(row, minlength=n)
             mean = np.bincount(row, seen, minlength=n) / count
+            last = np.bincount(row[is_last], seen[is_last], minlength=n) / np.bincount(row[is_last], minlength=n)
             deviation = np.sqrt(np.bincount(row, (seen - mean[row]) ** 2, minlength=n) / count)
         z = (price - mean[pool.row]) / (deviation[pool.row] + 0.1)
         out[:, 0] = z

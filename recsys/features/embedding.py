@@ -34,14 +34,18 @@ def unit_vectors(matrix: sparse.csr_matrix, dimensions: int, seed: int) -> Float
 def newest_items(queries: Queries, k: int, chosen: npt.NDArray[np.bool_] | None = None) -> tuple[Int64, Int64, Int64]:
     """The last `k` distinct items of each query, of the `chosen` events if given, by query, newest first.
 
-    Gives the query, the item and the place (0: newest) of each. Of items of one instant the higher number counts as newer.
+    Gives the query, the item and the place of each: the number of items that are newer. Items of one instant, a basket, share
+    their place, so that all of it is last; where it begins within the last `k`, all of it is given.
     """
     events = np.arange(len(queries.item)) if chosen is None else np.flatnonzero(chosen)
     events = events[::-1]
     newest = events[np.unique(pair_key(queries.row[events], queries.item[events]), return_index=True)[1]]
     newest = newest[np.lexsort((-newest, queries.row[newest]))]
     row = queries.row[newest].astype(np.int64)
-    place = ragged.within_row(ragged.from_sorted(row, len(queries)))
+    within = ragged.within_row(ragged.from_sorted(row, len(queries)))
+    position = np.arange(len(row))
+    first = (within == 0) | (np.diff(queries.event_time[newest], prepend=0) != 0)
+    place = within - (position - np.maximum.accumulate(np.where(first, position, 0)))
     keep = place < k
     return row[keep], queries.item[newest[keep]].astype(np.int64), place[keep]
 

@@ -32,6 +32,7 @@ from recsys.features import (
     WithinQuery,
 )
 from recsys.features import base as features_base
+from recsys.features.embedding import newest_items
 from recsys.shop import ragged
 from recsys.shop.catalogue import Catalogue, CategoryTree
 from recsys.shop.customers import Customers
@@ -349,6 +350,21 @@ def newest_distinct(events: list[Event], kind: str | None = None) -> list[int]:
     return seen
 
 
+def test_all_items_of_the_newest_basket_are_last() -> None:
+    """Items 9 and 3 of one instant share place 0, whatever their numbers; item 5 before them has two that are newer."""
+    events = [(1, 5, BUY), (2, 3, BUY), (2, 9, BUY), (2, 3, VIEW)]
+    queries = queries_of([[(item, kind, time) for time, item, kind in events]], now=3)
+    assert [values.tolist() for values in newest_items(queries, 1)] == [[0, 0], [3, 9], [0, 0]]
+    assert [values.tolist() for values in newest_items(queries, 3)] == [[0, 0, 0], [3, 9, 5], [0, 0, 2]]
+
+
+def newest_placed(events: list[Event], k: int, kind: str | None = None) -> dict[int, int]:
+    """The last `k` items with the number of items that are newer; those of one instant share it, and come all."""
+    last = {item: when for when, item, what in events if kind in (None, what)}
+    placed = {item: sum(other > when for other in last.values()) for item, when in last.items()}
+    return {item: place for item, place in placed.items() if place < k}
+
+
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     length = np.linalg.norm(a) * np.linalg.norm(b)
     return float(a @ b / length) if length > 0 else NAN
@@ -370,22 +386,22 @@ def test_affinity_by_hand(seed: int) -> None:
     np.testing.assert_allclose(dense, matrix, atol=1e-6)
 
     def expected(row: int, item: int) -> Row:
-        last = newest_distinct(shop.events(row))[:3]
-        newest = {k: newest_distinct(shop.events(row), k)[:1] for k in (CART, BUY)}
+        last = newest_placed(shop.events(row), 3)
+        newest = {k: [matrix[j, item] for j in newest_placed(shop.events(row), 1, k)] for k in (None, CART, BUY)}
         links = [matrix[j, item] for j in last]
         vectors = family.vectors
         profile = {
-            "cosine_last": last[:1],
+            "cosine_last": newest_placed(shop.events(row), 1),
             "cosine_recent": last,
-            "cosine_bought": newest_distinct(shop.events(row), BUY)[:3],
+            "cosine_bought": newest_placed(shop.events(row), 3, BUY),
         }
         known = {name: [j for j in items if not np.isnan(vectors[j, 0])] for name, items in profile.items()}
         return {
-            "covisit_last": sum(links[:1]),
-            "covisit_carted": sum(matrix[j, item] for j in newest[CART]),
-            "covisit_bought": sum(matrix[j, item] for j in newest[BUY]),
+            "covisit_last": sum(newest[None]) / max(len(newest[None]), 1),
+            "covisit_carted": sum(newest[CART]) / max(len(newest[CART]), 1),
+            "covisit_bought": sum(newest[BUY]) / max(len(newest[BUY]), 1),
             "covisit_sum": sum(links),
-            "covisit_decayed": sum(0.8**place * link for place, link in enumerate(links)),
+            "covisit_decayed": sum(0.8**place * link for place, link in zip(last.values(), links, strict=True)),
             "covisit_max": max(links, default=0),
             "covisit_links": sum(link > 0 for link in links),
             **{name: cosine(vectors[js].sum(axis=0), vectors[item]) if js else NAN for name, js in known.items()},
@@ -435,14 +451,16 @@ def test_content_by_hand(seed: int) -> None:
         events = shop.events(row)
         seen = [math.log(price[e[1]]) for e in events if not np.isnan(price[e[1]])]
         mine = math.log(price[item]) if price[item] > 0 else NAN
-        last = newest_distinct(events)[:3]
-        known = [[j for j in items if not np.isnan(vectors[j, 0])] for items in (last[:1], last)]
+        groups = newest_placed(events, 1), newest_placed(events, 3)
+        known = [[j for j in items if not np.isnan(vectors[j, 0])] for items in groups]
+        priced = [(e[0], math.log(price[e[1]])) for e in events if not np.isnan(price[e[1]])]
+        newest = [value for when, value in priced if when == priced[-1][0]]
         deviation = np.std(seen) if seen else NAN
         return {
             **level(category, row, item, "category"),
             **level(parent, row, item, "parent"),
             "price_z": (mine - np.mean(seen)) / (deviation + 0.1) if seen else NAN,
-            "price_to_last": mine - seen[-1] if seen else NAN,
+            "price_to_last": mine - np.mean(newest) if seen else NAN,
             "cheaper_than_seen": ratio(sum(p > mine + 1e-9 for p in seen), len(seen)) if not math.isnan(mine) else NAN,
             "property_last": cosine(vectors[known[0]].sum(axis=0), vectors[item]) if known[0] else NAN,
             "property_recent": cosine(vectors[known[1]].sum(axis=0), vectors[item]) if known[1] else NAN,
