@@ -380,7 +380,7 @@ class TestOnesOwn:
         assert list(chosen) == ["recall", "spent", "precision"]
         log = EventLog.build(np.zeros(3), np.arange(3), ["view"] * 3, np.arange(3))
         changes = pd.DataFrame({"item": np.arange(3), "time": 0, "property": "cost", "value": ["2", "3.5", "10"]})
-        past = Shop(log, Catalogue.build(log.items, log.item_born, changes, price="cost"))
+        past = Shop.of(log, Catalogue.build(log.items, log.item_born, changes, price="cost"))
         lists, truth = ranking_of([[1, 2, 0], [0]]), truth_of([{0: 1, 1: 1, 7: 1}, {1: 1}])
         value = metrics.per_query(lists, truth, (1, 3, 5), chosen, past)
         assert {name: each.tolist() for name, each in value.items() if name.startswith("spent")} == {
