@@ -1,4 +1,4 @@
-"""Look for leaks of the future in a run, or in what overrides of the config compose."""
+"""Look for leaks of the future in a run, in what overrides of the config compose, or in a data set."""
 
 import argparse
 import sys
@@ -20,19 +20,28 @@ MARKS = {"pass": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[bold red]✗
 def main(arguments: list[str] | None = None) -> int:
     """Audit, print the checks, write the certificate; 1 when something leaks."""
     parser = argparse.ArgumentParser(
-        description="Delete, then scramble all that came after the cutoff and demand the same pools, features, model, lists; "
-        "then take all meaning from the past and demand no more than chance.",
-        epilog="Examples: python scripts/audit.py latest; python scripts/audit.py retriever=als ranker=none dataset.scale=0.01",
+        description="Delete, then scramble all that came after the cutoff, then give everything other names and dates, and "
+        "demand the same pools, features, model, lists; take all meaning from the past and demand no more than chance. "
+        "`data` looks at the data set alone.",
+        epilog="Examples: python scripts/audit.py latest; python scripts/audit.py retriever=als ranker=none; "
+        "python scripts/audit.py data dataset=csv dataset.path=my.csv",
     )
-    parser.add_argument("what", nargs="+", metavar="RUN | OVERRIDE", help="a run (see compare.py), or overrides as of train.py")
+    parser.add_argument(
+        "what",
+        nargs="+",
+        metavar="RUN | [data] OVERRIDE",
+        help="a run (see compare.py); overrides as of train.py; `data` and overrides of the data set and the split",
+    )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="where the run folders are (%(default)s)")
     options = parser.parse_args(arguments)
     with cli.plain_errors():
-        run = None if any("=" in text for text in options.what) else runs.find(" ".join(options.what), options.outputs)
-        config = run.config if run else _composed(options.what)
+        data_alone, run = options.what[0] == "data", None
+        if not data_alone and not any("=" in text for text in options.what):
+            run = runs.find(" ".join(options.what), options.outputs)
+        config = run.config if run else _composed(options.what[data_alone:])
         console = Console()
-        with console.status("auditing: four fits and some …"):
-            certificate = certify.certify(config, run)
+        with console.status("auditing the data set …" if data_alone else "auditing: three fits and some …"):
+            certificate = certify.certify_data(config) if data_alone else certify.certify(config, run)
         folder = run.path if run else options.outputs / "audits" / certificate["config_hash"][:12]
         path = certify.keep(certificate, folder, run)
         console.print(_table(certificate))

@@ -11,6 +11,10 @@ from recsys.shop.queries import Truth
 
 Float64 = npt.NDArray[np.float64]
 
+LEAST_EDGE = 0.03
+"""A smaller edge over one half is no finding, however certain."""
+NEAR = 25
+"""Two items whose numbers are at most so far apart were born at nearly the same time."""
 BLOCKS = 20
 """An item is exchanged with one of its own twentieth of the numbers, since ties go by number and old items have low ones."""
 MOST_PAIRS = 2000
@@ -18,15 +22,18 @@ FEW, MANY = 499, 19_999
 """Random truths to compare with: a few, and many more where the few did not settle it."""
 
 
-def hits_beyond_chance(found: Int64, truth: Truth, n_items: int, seed: int = 0) -> tuple[float, float, float]:
+def hits_beyond_chance(
+    found: Int64, truth: Truth, n_items: int, seed: int = 0, near: bool = False
+) -> tuple[float, float, float]:
     """How many truth items are among the `found` pairs (ascending `pair_key`s), how many by chance, and the p-value.
 
     Chance is the same truth with each item replaced, wherever it stands, by a random one: an exact test (Fisher's) that holds
-    however much the lists of different queries are alike. At most 2,000 truth pairs are looked at.
+    however much the lists of different queries are alike. `near` replaces it by one of its neighbours, as often an older as
+    a newer one: for numbers that tell the age of an item. At most 2,000 truth pairs are looked at.
     """
     draw = np.random.default_rng(seed)
     row, item = ragged.row_numbers(truth.indptr), truth.item
-    known = np.flatnonzero(item < n_items)
+    known = np.flatnonzero((item < n_items) & (~near | (_room(item, n_items) > 0)))
     if len(known) > MOST_PAIRS:
         known = np.sort(draw.choice(known, MOST_PAIRS, replace=False))
     row, item = row[known], item[known]
@@ -48,6 +55,8 @@ def hits_beyond_chance(found: Int64, truth: Truth, n_items: int, seed: int = 0) 
         for start in range(0, n, 500):
             count = min(500, n - start)
             others = low + (draw.random((count, len(distinct))) * size).astype(np.int64)
+            if near:
+                others = _neighbours(np.broadcast_to(distinct, others.shape), n_items, draw)
             drawn.append(hits(others[:, of_pair]))
         by_chance = np.concatenate(drawn)
         p = (1 + int((by_chance >= observed).sum())) / (1 + len(by_chance))
@@ -56,21 +65,40 @@ def hits_beyond_chance(found: Int64, truth: Truth, n_items: int, seed: int = 0) 
     return float(observed), float(by_chance.mean()), p
 
 
-def among_random(truth: Truth, n_items: int, each: int = 30, seed: int = 0) -> tuple[Int64, Int32, Int64]:
+def among_random(truth: Truth, n_items: int, each: int = 30, seed: int = 0, near: bool = False) -> tuple[Int64, Int32, Int64]:
     """Each distinct truth item once, for one of its queries, among `each` random items: rows and items, ascending, and the
-    places of the truth items. At most 2,000 of them, no two for the same query.
+    places of the truth items. At most 2,000 of them, no two for the same query. `near`: among its neighbours, in pairs of an
+    older and a newer one that are as far away.
     """
     draw = np.random.default_rng(seed)
-    shuffled = draw.permutation(np.flatnonzero(truth.item < n_items))
+    shuffled = draw.permutation(np.flatnonzero((truth.item < n_items) & (~near | (_room(truth.item, n_items) > 2))))
     rows = ragged.row_numbers(truth.indptr).astype(np.int64)
     for values in (rows, truth.item):
         shuffled = shuffled[np.sort(np.unique(values[shuffled], return_index=True)[1])]
     chosen = shuffled[:MOST_PAIRS]
     row, item = rows[chosen], truth.item[chosen]
-    others = pair_key(np.repeat(row, each), draw.integers(0, max(n_items, 1), len(row) * each))
     own = pair_key(row, item)
-    keys = np.union1d(own, others[~np.isin(others, truth.key)])
+    if near:
+        away = np.arange(1, each // 2 + 1)
+        within = away <= _room(item, n_items)[:, None]
+        sides = [pair_key(row[:, None], item[:, None] + side * away) for side in (-1, 1)]
+        within &= ~np.isin(sides[0], truth.key) & ~np.isin(sides[1], truth.key)
+        others = np.concatenate([side[within] for side in sides])
+    else:
+        others = pair_key(np.repeat(row, each), draw.integers(0, max(n_items, 1), len(row) * each))
+        others = others[~np.isin(others, truth.key)]
+    keys = np.union1d(own, others)
     return keys >> 32, (keys & 0xFFFFFFFF).astype(np.int32), np.searchsorted(keys, np.sort(own))
+
+
+def _room(item: Int32 | Int64, n_items: int) -> Int64:
+    """How far away a neighbour may be, so that there is one on both sides."""
+    return np.minimum(np.minimum(item, n_items - 1 - item), NEAR).astype(np.int64)
+
+
+def _neighbours(item: Int64, n_items: int, draw: np.random.Generator) -> Int64:
+    away = 1 + (draw.random(item.shape) * _room(item, n_items)).astype(np.int64)
+    return item + np.where(draw.random(item.shape) < 0.5, away, -away)
 
 
 def percentile(row: npt.NDArray[np.integer], value: npt.NDArray[np.floating]) -> Float64:

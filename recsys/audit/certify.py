@@ -1,4 +1,4 @@
-"""The audit of a run or of a config: every leakage check, tied to the run's own lists, written down as a certificate."""
+"""The audit of a run, of a config or of a data set: every check, tied to the run's own lists, written down as a certificate."""
 
 import json
 from collections.abc import Mapping
@@ -11,9 +11,11 @@ import pandas as pd
 
 import recsys
 from recsys.audit.certificate import Check, certificate
+from recsys.audit.data import audit_data
 from recsys.audit.leakage import audit
 from recsys.component import construct
 from recsys.datasets import Dataset, Source
+from recsys.digest import digest
 from recsys.errors import ConfigError
 from recsys.recommender import TwoStageRecommender
 from recsys.report import page
@@ -28,10 +30,7 @@ def certify(config: Mapping[str, Any], run: RunFolder | None = None) -> dict[str
 
     Raises `ConfigError` and `DataError` as a run does.
     """
-    source, split = construct(config["dataset"], "dataset"), construct(config["split"], "split")
-    if not isinstance(source, Source) or not isinstance(split, Split):
-        raise ConfigError("dataset, split: wanted a source and a split")
-    dataset = source.load()
+    dataset, split = _dataset(config)
 
     def build() -> TwoStageRecommender:
         retriever, features, ranker = (construct(config[name], name) for name in ("retriever", "features", "ranker"))
@@ -43,14 +42,35 @@ def certify(config: Mapping[str, Any], run: RunFolder | None = None) -> dict[str
     about = {
         "run": run.name if run else None,
         "config_hash": config_hash(config),
-        "dataset": dataset.name,
-        "data_fingerprint": dataset.log.fingerprint,
+        **_about(dataset),
         "cutoff": str(test.window),
         "queries": len(test.queries),
+    }
+    return certificate(checks, about)
+
+
+def certify_data(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Audit the data set of `config` alone. Gives the certificate; raises as `certify` does."""
+    dataset, split = _dataset(config)
+    settings = {name: config[name] for name in ("dataset", "split")}
+    about = {"run": None, "config_hash": digest(settings), **_about(dataset)}
+    return certificate(audit_data(dataset, split), about)
+
+
+def _dataset(config: Mapping[str, Any]) -> tuple[Dataset, Split]:
+    source, split = construct(config["dataset"], "dataset"), construct(config["split"], "split")
+    if not isinstance(source, Source) or not isinstance(split, Split):
+        raise ConfigError("dataset, split: wanted a source and a split")
+    return source.load(), split
+
+
+def _about(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "dataset": dataset.name,
+        "data_fingerprint": dataset.log.fingerprint,
         "code": {"version": recsys.__version__, **git_tags(Path(__file__).parent)},
         "audited_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return certificate(checks, about)
 
 
 def keep(values: Mapping[str, Any], folder: Path, run: RunFolder | None = None) -> Path:

@@ -1,43 +1,86 @@
 """One fit watched from histories to lists, each stage with a hash, so that two fits can be told apart by a bit."""
 
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from recsys.audit._chance import LEAST_EDGE, percentile
+from recsys.component import Component, construct
 from recsys.digest import digest
 from recsys.features import FeatureMatrix
 from recsys.ranking import Examples, Ranker
 from recsys.recommender import TwoStageRecommender
+from recsys.shop import ragged
+from recsys.shop.events import Int64
+from recsys.shop.identity import Int32
 from recsys.shop.pools import CandidatePool, Float32, Ranking
-from recsys.shop.queries import Queries
+from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
-from recsys.shop.splits import Fold, Split, Task
+from recsys.shop.splits import Split, Task, Window
 
-Build = Callable[[], TwoStageRecommender]
-"""Makes the recommender anew, not fitted."""
+DEPTH = 20
+"""Length of the lists."""
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """What is to be fitted and asked in one world.
+
+    `settings`: those of `retriever`, `features`, `ranker` and `split`, and the number of `candidates`. `windows`: the label
+    windows by their numbers. `users` are asked at `cutoff`; None asks nobody, so that the label windows alone are made.
+    `labels` are the answers of the windows, where the split does not give them in this world. With `ranker`, a folder, the
+    ranker is not fitted but as it was saved there. `made_up`: pools that are described and scored besides, by rows and items.
+    With `truth`, the ranker is also fitted on shuffled labels, up to `shuffles` times.
+    """
+
+    settings: Mapping[str, Any]
+    cutoff: int
+    windows: Mapping[int, Window] = field(default_factory=dict)
+    users: Int32 | None = None
+    labels: Sequence[Task] | None = None
+    ranker: Path | None = None
+    save: Path | None = None
+    made_up: Sequence[tuple[Int64, Int32]] = ()
+    truth: Truth | None = None
+    shuffles: int = 0
+    seed: int = 0
 
 
 @dataclass(eq=False)
 class Trace:
-    """All that one fit brought forth in one world. `parts`: a hash of each stage, in the order in which they come."""
+    """What one fit brought forth in one world.
 
-    pool: CandidatePool
-    features: FeatureMatrix
-    score: Float32
-    lists: Ranking
-    labels: list[Task]
-    windows: list[Examples]
-    ranker: Ranker
+    `parts`: a hash of each stage, in the order in which they come. `windows`: counts of each label window's pool. `columns`:
+    for each made-up pool, the values of each feature and of the ranker's score. `shuffled`: the AUC of the ranker among the
+    test's candidates, first as fitted, then after each fit on shuffled labels. `opened`: files that were read besides code;
+    `declared`: those that the components name, None for some that cannot be named.
+    """
+
     parts: dict[str, str]
+    windows: list[dict[str, Any]]
+    learns: bool
+    reads: bool
+    declared: list[str | None]
+    reopens: bool = False
+    """Whether the ranker scores as before when it was saved and opened, so that another world can go on with it."""
+    pool: CandidatePool | None = None
+    score: Float32 | None = None
+    lists: Ranking | None = None
+    columns: list[dict[str, Float32]] = field(default_factory=list)
+    shuffled: list[float] = field(default_factory=list)
+    opened: list[str] = field(default_factory=list)
 
 
 class _Tap(Ranker):
-    """Passes everything on to a ranker, and keeps what it was given to learn from."""
+    """Passes everything on to a ranker, and keeps what it was given to learn from; one that is `fitted` learns nothing."""
 
-    def __init__(self, ranker: Ranker) -> None:
-        self.inner, self.windows = ranker, list[Examples]()
+    def __init__(self, ranker: Ranker, fitted: bool) -> None:
+        self.inner, self.fitted, self.windows = ranker, fitted, list[Examples]()
         self.learns, self.reads = ranker.learns, ranker.reads  # type: ignore[misc]
 
     def settings(self) -> dict[str, Any]:
@@ -45,43 +88,157 @@ class _Tap(Ranker):
 
     def fit(self, windows: Sequence[Examples]) -> None:
         self.windows = list(windows)
-        self.inner.fit(windows)
+        if not self.fitted:
+            self.inner.fit(windows)
 
     def score(self, features: FeatureMatrix) -> Float32:
         return self.inner.score(features)
 
 
-def trace(world: Shop, split: Split, fold: Fold, test: Task, build: Build) -> Trace:
-    """Fit a new recommender in `world` and ask it what the test asks."""
-    recommender = build()
-    tap = _Tap(recommender.ranker)
-    cutoff = fold.test.cutoff
-    labels = [split.label_task(world, window) for window in fold.labels] if tap.learns else []
-    recommender.ranker = tap
-    recommender.fit(world, cutoff, labels)
-    recommender.ranker = tap.inner
-    queries = Queries.at(world.before(cutoff).log, test.queries.user, cutoff)
+def settings_of(recommender: TwoStageRecommender, split: Split) -> dict[str, Any]:
+    """What `Order.settings` holds."""
+    parts = {"retriever": recommender.retriever, "features": recommender.features, "ranker": recommender.ranker, "split": split}
+    return {name: part.settings() for name, part in parts.items()} | {"candidates": recommender.candidates}
+
+
+def trace(world: Shop, order: Order) -> Trace:
+    """Fit a new recommender in `world` and ask it."""
+    made = {name: construct(order.settings[name], name) for name in ("retriever", "features", "ranker", "split")}
+    parts: dict[str, str] = {}
+    components: list[Component] = [made["retriever"], made["features"], made["ranker"]]
+    tap = _Tap(
+        _opened(made["ranker"], order.ranker) if order.ranker else made["ranker"],
+        fitted=order.ranker is not None or order.users is None,
+    )
+    recommender = TwoStageRecommender(made["retriever"], made["features"], tap, order.settings["candidates"])
+    labels = list(order.labels or ())
+    if tap.learns and order.labels is None:
+        labels = [made["split"].label_task(world, window) for window in order.windows.values()]
+        parts["the training labels"] = digest(
+            [(task.queries.user, task.truth.indptr, task.truth.item, task.truth.grade) for task in labels]
+        )
+    if order.ranker and not labels:
+        tap.learns = False  # type: ignore[misc]
+    recommender.fit(world, order.cutoff, labels)
+    windows = []
+    for number, window in zip(order.windows, tap.windows, strict=False):
+        windows.append(counts(window.features.pool, window.truth))
+        parts |= _stages(f" of label window {number}", window.features.pool, window.features)
+    declared = [path for each in components for part in each.components() for path in _declared(part)]
+    result = Trace(parts, windows, tap.inner.learns, tap.reads, declared)
+    if order.users is None:
+        return result
+    queries = Queries.at(world.before(order.cutoff).log, order.users, order.cutoff)
+    parts["the queries' histories"] = digest(
+        queries.indptr, queries.item, queries.kind, (queries.event_time - order.cutoff).astype(np.int64)
+    )
     pool = recommender.pool(queries)
     features = recommender.describe(pool, queries)
     score = tap.inner.score(features)
-    lists = pool.order(score, 20)
-    with tempfile.TemporaryDirectory() as scratch:
-        recommender.save(Path(scratch, "model"))
-        saved = {name: _saved(Path(scratch, "model", name)) for name in ("retriever", "features", "ranker")}
-    parts = {
-        "the queries' histories": digest(queries.indptr, queries.item, queries.kind, queries.event_time),
-        "the training labels": digest(
-            [(task.queries.user, task.truth.indptr, task.truth.item, task.truth.grade) for task in labels]
-        ),
-        "the fitted retriever": saved["retriever"],
-        "the fitted features": saved["features"],
-        "the candidate pools": digest(pool.indptr, pool.item, pool.rank, pool.score, pool.fusion),
-        "the feature values": digest(features.names, features.values),
-        "the fitted ranker": saved["ranker"],
-        "the scores": digest(score),
-        "the lists": digest(lists.item, lists.score),
+    lists = pool.order(score, DEPTH)
+    if order.save:
+        recommender.ranker = tap.inner
+        recommender.save(order.save)
+        parts |= {f"the fitted {name}": _saved(order.save / name) for name in ("retriever", "features", "ranker")}
+        result.reopens = _reopens(order, features, score)
+    parts |= _stages("", pool, features)
+    parts |= {"the scores": digest(score), "the lists": digest(lists.item, lists.score)}
+    result.pool, result.score, result.lists = pool, score, lists
+    if tap.reads:
+        result.columns = [_columns(recommender, queries, pool.sources, each, order.seed) for each in order.made_up]
+    if tap.inner.learns and order.truth is not None and order.shuffles:
+        result.shuffled = _shuffled(tap, features, score, order.truth, order.shuffles, order.seed)
+    return result
+
+
+def _opened(ranker: Ranker, folder: Path) -> Ranker:
+    """The ranker as it was saved, opened as what its settings say."""
+    with np.load(folder / "state.npz", allow_pickle=False) as arrays:
+        ranker.restore(dict(arrays))
+    ranker.read_files(folder)
+    return ranker
+
+
+def _reopens(order: Order, features: FeatureMatrix, score: Float32) -> bool:
+    assert order.save is not None
+    try:
+        other = _opened(construct(order.settings["ranker"], "ranker"), order.save / "ranker").score(features)
+    except Exception:  # a component of the user's: whatever it does, it cannot be used
+        return False
+    return np.array_equal(other, score)
+
+
+def _declared(part: Component) -> list[str | None]:
+    files = part.files()
+    return [None] if files is None else [str(path) for path in files]
+
+
+def _stages(where: str, pool: CandidatePool, features: FeatureMatrix) -> dict[str, str]:
+    return {
+        f"the candidate pools{where}": digest(pool.indptr, pool.item, pool.rank, pool.score, pool.fusion),
+        f"the feature values{where}": digest(features.names, features.values),
     }
-    return Trace(pool, features, score, lists, labels, tap.windows, tap.inner, parts)
+
+
+def counts(pool: CandidatePool, truth: Truth) -> dict[str, Any]:
+    """How many candidates there are, how many are relevant, and which nobody proposed or are there twice."""
+    return {
+        "candidates": len(pool),
+        "relevant": int((truth.grade_of(pool.row, pool.item) > 0).sum()),
+        "truth": len(truth.item),
+        "proposed by no source": int((~(pool.rank > 0).any(axis=0)).sum()),
+        "twice": int((np.diff(pool.key) <= 0).sum()),
+    }
+
+
+def _columns(
+    recommender: TwoStageRecommender, queries: Queries, sources: tuple[str, ...], pairs: tuple[Int64, Int32], seed: int
+) -> dict[str, Float32]:
+    """Every feature and the score of (row, item) pairs, with random evidence of every source."""
+    (row, item), draw = pairs, np.random.default_rng(seed)
+    evidence = np.stack([draw.random(len(row), dtype=np.float32) for _ in sources])
+    rank = np.stack([_ranks(row, values) for values in evidence])
+    pool = CandidatePool(ragged.from_sorted(row, len(queries)), item, sources, rank, evidence, evidence.sum(axis=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        features = recommender.describe(pool, queries)
+    columns = {column: features.values[:, i] for i, column in enumerate(features.names)}
+    return columns | {"the ranker's score": recommender.ranker.score(features)}
+
+
+def _ranks(row: npt.NDArray[np.integer], values: Float32) -> npt.NDArray[np.int16]:
+    rank = np.empty(len(row), dtype=np.int16)
+    order = np.lexsort((-values, row))
+    rank[order] = np.arange(len(row)) - np.searchsorted(row, row) + 1
+    return rank
+
+
+def _shuffled(tap: _Tap, features: FeatureMatrix, score: Float32, truth: Truth, shuffles: int, seed: int) -> list[float]:
+    """AUC of the ranker as fitted, then with shuffled labels until it has lost half of what it had over chance."""
+    pool, draw = features.pool, np.random.default_rng(seed)
+    found = [_auc(pool, score, truth)]
+    if found[0] > 0.5 + LEAST_EDGE:
+        for _ in range(shuffles):
+            tap.inner.fit([_shuffle(window, draw) for window in tap.windows])
+            found.append(_auc(pool, tap.inner.score(features), truth))
+            if found[-1] < (found[0] + 0.5) / 2:
+                break
+    return found
+
+
+def _auc(pool: CandidatePool, score: Float32, truth: Truth) -> float:
+    """Mean percentile of the relevant candidates among their query's; one half without any."""
+    relevant = truth.grade_of(pool.row, pool.item) > 0
+    return float(percentile(pool.row, score)[relevant].mean()) if relevant.any() else 0.5
+
+
+def _shuffle(window: Examples, draw: np.random.Generator) -> Examples:
+    """The same grades, each at a random candidate of its query."""
+    pool = window.features.pool
+    grade = window.grade[np.lexsort((draw.random(len(pool)), pool.row))]
+    kept = grade > 0
+    indptr = ragged.from_sorted(pool.row[kept], pool.n_queries)
+    return Examples(window.features, Truth(indptr, pool.item[kept], grade[kept]))
 
 
 def _saved(folder: Path) -> str:

@@ -1,7 +1,6 @@
-"""Other worlds to run a recommender in: without the future, with another future, with a past that tells nothing.
+"""Worlds with the same past and another future: none at all, or a scrambled one.
 
-What a recommender makes of the past of a cutoff has to be the same, to the last bit, whatever comes after it. And from a past
-in which items have changed places it must not guess what was bought: what it still knows came from elsewhere.
+What a recommender makes of the past of a cutoff has to be the same, to the last bit, whatever comes after it.
 """
 
 from dataclasses import replace
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from recsys.shop.attributes import Attributes
 from recsys.shop.catalogue import CategoryTree
-from recsys.shop.events import EventLog, taken_back
+from recsys.shop.events import NEVER, EventLog, taken_back
 from recsys.shop.identity import Vocabulary
 from recsys.shop.shop import Shop
 
@@ -22,19 +21,21 @@ Table = TypeVar("Table", bound=Attributes)
 
 def without_future(world: Shop, cutoff: int) -> Shop:
     """The world as it was at `cutoff`: later events, births, changes, texts and categories are not there at all."""
-    past = world.before(cutoff)
-    log, catalogue = past.log, past.catalogue
+    past, log = world.before(cutoff), world.log
+    end, catalogue = int(np.searchsorted(log.time, cutoff)), past.catalogue
     return Shop(
         EventLog(
-            log.user.copy(),
-            log.item.copy(),
-            log.kind.copy(),
-            log.time.copy(),
-            _cut(log.users, log.n_users),
-            _cut(log.items, log.n_items),
-            log.user_born.copy(),
-            log.item_born.copy(),
+            log.user[:end].copy(),
+            log.item[:end].copy(),
+            log.kind[:end].copy(),
+            log.time[:end].copy(),
+            _cut(log.users, past.log.n_users),
+            _cut(log.items, past.log.n_items),
+            past.log.user_born.copy(),
+            past.log.item_born.copy(),
             log.kinds,
+            # What was taken back before the cutoff is still there at an earlier one.
+            None if log.undone is None else np.where(log.undone[:end] < cutoff, log.undone[:end], NEVER),
         ),
         replace(_without_unused(catalogue), whole_tree=None if catalogue.whole_tree is None else catalogue.tree),
         _without_unused(past.customers),
@@ -85,35 +86,6 @@ def scrambled_future(world: Shop, cutoff: int, seed: int = 0) -> Shop:
         ),
         replace(scrambled(catalogue), whole_tree=_other_tree(catalogue.whole_tree, known.catalogue.tree, draw)),
         scrambled(world.customers),
-    )
-
-
-def uninformative_past(world: Shop, cutoff: int, seed: int = 0) -> Shop:
-    """The past of `cutoff`, with items that have changed places at random, in events and catalogue alike, and customers that
-    have done so in their attributes; no future.
-
-    Users, times and kinds stay, and so does all that can be learnt, of other items. All items are born with the first event.
-    """
-    past = without_future(world, cutoff)
-    log, catalogue, customers = past.log, past.catalogue, past.customers
-    draw = np.random.default_rng(seed)
-    place = draw.permutation(log.n_items).astype(np.int32)
-    item = place[log.item]
-    order = np.lexsort((log.kind, item, log.user, log.time))
-    born = np.full(log.n_items, min(log.time[0], log.item_born[0]) if len(log) else 0)
-    owner = draw.permutation(log.n_users).astype(np.int32)[customers.owner]
-    time = np.maximum(customers.time, customers.born[owner])
-    by_time = np.argsort(time, kind="stable")
-    return Shop(
-        replace(log, user=log.user[order], item=item[order], kind=log.kind[order], item_born=born),
-        replace(catalogue, owner=place[catalogue.owner], born=born),
-        replace(
-            customers,
-            owner=owner[by_time],
-            time=time[by_time],
-            prop=customers.prop[by_time],
-            value=customers.value[by_time],
-        ),
     )
 
 
