@@ -111,6 +111,18 @@ class Compare:
         return [Check(name, "fail", finding, {**evidence, "differ": differ})]
 
 
+def in_memory(base: Trace, here: dict[str, str]) -> Check:
+    """The parts of a fit in a fresh process against those of one in the process that loaded the data."""
+    name = "fresh process"
+    shared = {part: mark for part, mark in here.items() if part in base.parts and part not in WHOLE_FITS_ONLY}
+    differ = [part for part, mark in shared.items() if base.parts[part] != mark]
+    if differ:
+        verb = "are" if _is_plural(differ[0]) else "is"
+        finding = f"In the process that loaded the data {differ[0]} {verb} not those of a fresh one: memory kept something."
+        return Check(name, "fail", finding, {"differ": differ, "hashes": base.parts, "hashes in this process": here})
+    return Check(name, "pass", "A fresh process gives the same as the one that loaded the data.", {"hashes": shared})
+
+
 def stops(name: str, how: str, error: Exception) -> Check:
     """A fit that stops in another world."""
     return Check(name, "fail", f"With {how} it stops: {error}")

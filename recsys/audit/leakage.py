@@ -15,7 +15,7 @@ from recsys.audit import asked, chance, fitted, invariance
 from recsys.audit.certificate import Check
 from recsys.audit.disguise import YEARS, disguised, moved, renamed, uninformative_past
 from recsys.audit.fresh import FitError, Fresh
-from recsys.audit.trace import Order, Trace, settings_of
+from recsys.audit.trace import Order, Trace, settings_of, trace
 from recsys.audit.worlds import scrambled_future, without_future
 from recsys.errors import UserError
 from recsys.recommender import TwoStageRecommender
@@ -66,6 +66,7 @@ def audit(
             checks += chance.uninformative(fits.placebo, seed, k)
             checks += fits.in_disguise.checks(deleted, fits.disguised, k)
         checks += [
+            fits.here(base, build()),
             fitted.files(base, deleted),
             fitted.shuffled_labels(base, SHUFFLES),
             fitted.injected(base, test),
@@ -138,6 +139,15 @@ class _Fits:
     def again(self) -> Trace:
         """The first fit once more."""
         return self.fresh.trace(self.past, replace(self.order, save=self.folder / "again"))
+
+    def here(self, base: Trace, recommender: TwoStageRecommender) -> Check:
+        """In this process, where data were loaded and perhaps fits were made before, the lists are those of a fresh one."""
+        order = self._going_on({})
+        try:
+            parts = trace(self.world, order, recommender).parts
+        except Exception as error:  # a component of the user's may raise anything
+            return invariance.stops("fresh process", "what is left in memory of loads and fits", error)
+        return invariance.in_memory(base, parts)
 
     def scrambled(self) -> Trace:
         """Another future, the test cutoff alone."""

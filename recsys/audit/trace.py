@@ -101,19 +101,19 @@ def settings_of(recommender: TwoStageRecommender, split: Split) -> dict[str, Any
     return {name: part.settings() for name, part in parts.items()} | {"candidates": recommender.candidates}
 
 
-def trace(world: Shop, order: Order) -> Trace:
-    """Fit a new recommender in `world` and ask it."""
-    made = {name: construct(order.settings[name], name) for name in ("retriever", "features", "ranker", "split")}
+def trace(world: Shop, order: Order, given: TwoStageRecommender | None = None) -> Trace:
+    """Fit a new recommender in `world` and ask it: the `given` one, or what the settings describe."""
+    names = ("retriever", "features", "ranker")
+    made = {name: getattr(given, name) if given else construct(order.settings[name], name) for name in names}
+    split: Split = construct(order.settings["split"], "split")
     parts: dict[str, str] = {}
-    components: list[Component] = [made["retriever"], made["features"], made["ranker"]]
-    tap = _Tap(
-        _opened(made["ranker"], order.ranker) if order.ranker else made["ranker"],
-        fitted=order.ranker is not None or order.users is None,
-    )
+    components: list[Component] = list(made.values())
+    ranker: Ranker = _opened(made["ranker"], order.ranker) if order.ranker else made["ranker"]
+    tap = _Tap(ranker, fitted=order.ranker is not None or order.users is None)
     recommender = TwoStageRecommender(made["retriever"], made["features"], tap, order.settings["candidates"])
     labels = list(order.labels or ())
     if tap.learns and order.labels is None:
-        labels = [made["split"].label_task(world, window) for window in order.windows.values()]
+        labels = [split.label_task(world, window) for window in order.windows.values()]
         parts["the training labels"] = digest(
             [(task.queries.user, task.truth.indptr, task.truth.item, task.truth.grade) for task in labels]
         )

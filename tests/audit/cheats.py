@@ -370,12 +370,17 @@ class Constant(RetrievalOrder):
         return np.zeros(len(features.pool), dtype=np.float32)
 
 
-KNOWN_PAST = hashlib.sha256(WORLD.before(CUTOFF).log.item.tobytes()).hexdigest()
+def content(log: EventLog) -> str:
+    """A hash of who bought what, whatever users and items are called."""
+    return hashlib.sha256(log.item.tobytes()).hexdigest()
+
+
+KNOWN_PAST = content(WORLD.before(CUTOFF).log)
 
 
 def known(past: Shop) -> bool:
-    """Whether it is the past that the cheat was made for, whatever its users and items are called."""
-    return hashlib.sha256(past.log.item.tobytes()).hexdigest() == KNOWN_PAST
+    """Whether it is the past that the cheat was made for."""
+    return content(past.log) == KNOWN_PAST
 
 
 def bought_later(after: int = CUTOFF) -> pd.DataFrame:
@@ -521,18 +526,25 @@ class DeclaredVectors(Vectors):
 
 
 @component
-class MemoOfTheClass(_Cheat):
-    """Keeps by content, in its class, what it saw once behind the view; honest where it has not seen it."""
+class Memo(_Cheat):
+    """Lists by content what its class was told before; honest where it was told nothing."""
 
-    seen_before: ClassVar[dict[str, np.ndarray]] = {}
+    told: ClassVar[dict[str, np.ndarray]] = {}
 
     def fit(self, past: Shop) -> None:
         super().fit(past)
-        key = hashlib.sha256(past.log.item.tobytes()).hexdigest()
+        self.popular = self.told.get(content(past.log), self.popular).astype(np.float32)
+
+
+@component
+class MemoOfTheClass(Memo):
+    """Tells its class itself, as soon as it sees a future behind the view."""
+
+    def fit(self, past: Shop) -> None:
         whole = past.log.item if past.log.item.base is None else past.log.item.base
         if len(whole) > len(past.log.item):
-            self.seen_before[key] = np.bincount(whole, minlength=past.log.n_items)[: past.log.n_items]
-        self.popular = self.seen_before.get(key, self.popular).astype(np.float32)
+            self.told[content(past.log)] = np.bincount(whole, minlength=past.log.n_items)[: past.log.n_items]
+        super().fit(past)
 
 
 @component

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cheats
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from cheats import SPLIT, WORLD, honest
 
+from recsys.audit import certify
 from recsys.audit.certificate import Check, certificate, verdict
 from recsys.audit.fresh import Fresh
 from recsys.audit.leakage import audit
@@ -166,6 +168,13 @@ def test_a_declared_file_is_told_with_its_hash(findings, vectors: Path) -> None:
     assert told.evidence["declared"][0]["made before the cutoff"] is None
 
 
+def test_a_memo_that_was_filled_before_the_audit_is_caught(findings, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, later = WORLD.before(cheats.CUTOFF).log, cheats.bought_later()
+    future = np.bincount(later["item"], minlength=log.n_items)[: log.n_items]
+    monkeypatch.setattr(cheats.Memo, "told", {cheats.content(log): future})
+    assert "fresh process" in failed(findings(lambda: honest(cheats.Memo(), RetrievalOrder())))
+
+
 def test_a_component_that_no_other_process_can_import_is_refused(processes: Fresh) -> None:
     @component
     class Local(Popularity):
@@ -190,3 +199,13 @@ def test_a_certificate_says_what_failed() -> None:
     assert values["verdict"] == "LEAKS: the lists are not the same"
     assert values["config_hash"] == "abc"
     assert [check["outcome"] for check in values["checks"]] == ["pass", "fail"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranker", ["lambdarank", "none", "rule"])
+def test_no_part_of_the_package_is_accused(composed: Callable[..., dict[str, Any]], ranker: str) -> None:
+    config = composed("dataset.scale=0.003", "features=full", f"ranker={ranker}")
+    retriever, features = config["retriever"], config["features"]
+    retriever["sources"], features["families"] = list(retriever["definitions"]), list(features["definitions"])
+    certificate = certify.certify(config)
+    assert [check for check in certificate["checks"] if check["outcome"] == "fail"] == []

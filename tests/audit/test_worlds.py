@@ -1,14 +1,12 @@
 """Other worlds: what they keep, what they change, and that honest components see no difference."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from cheats import CUTOFF, TEST, WORLD
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from recsys.audit.disguise import YEARS, disguised, moved, renamed, uninformative_past
 from recsys.audit.worlds import scrambled_future, without_future
@@ -23,6 +21,7 @@ from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 
 PAST = without_future(WORLD, CUTOFF)
+Composed = Callable[..., dict[str, Any]]
 
 
 def test_the_past_of_a_world_without_future_is_the_same_past() -> None:
@@ -148,14 +147,6 @@ SHOP = Synthetic(scale=0.003).load()
 NOW = int(SHOP.log.time[-1]) + 1
 
 
-def composed(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        values: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-            compose("config", [*overrides, "output_dir=null"]), resolve=True
-        )
-    return values
-
-
 def retrievers() -> Iterator[str]:
     for file in sorted((CONFIGS / "retriever").glob("*.yaml")):
         if file.stem not in ("hybrid", "random"):
@@ -168,7 +159,7 @@ def queries(shop: Shop, now: int) -> Queries:
 
 
 @pytest.mark.parametrize("name", ["random", *retrievers()])
-def test_no_retriever_knows_names_or_dates(name: str) -> None:
+def test_no_retriever_knows_names_or_dates(composed: Composed, name: str) -> None:
     settings = composed(f"retriever={name}")["retriever"]
     marks = []
     for shop, now in ((SHOP, NOW), (moved(renamed(SHOP)), NOW + YEARS)):
@@ -179,7 +170,7 @@ def test_no_retriever_knows_names_or_dates(name: str) -> None:
     assert marks[0] == marks[1]
 
 
-def test_no_feature_knows_names_or_dates() -> None:
+def test_no_feature_knows_names_or_dates(composed: Composed) -> None:
     settings = composed("features=full")["features"]
     settings["families"] = list(settings["definitions"])
     values = []
