@@ -61,7 +61,8 @@ def check_script(path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPat
         script(path)(arguments)
     for key in [word.partition("=")[0] for word in arguments if re.match(r"[\w.]+=", word)]:
         chosen = [word for word in arguments if word.startswith("delivery=")]
-        assert key in dotted(composed(CONF, path.stem, chosen)), key
+        config = path.stem if (CONF / f"{path.stem}.yaml").is_file() else "config"
+        assert key in dotted(composed(CONF, config, chosen)), key
 
 
 @cache

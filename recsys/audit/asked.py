@@ -1,5 +1,6 @@
 """What the split asks: that its answers happened, and how large and how easy a part of the window they are."""
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ SMALL = 0.5
 """Asking fewer than this share of the users that a plain split asks is a small part."""
 EASIER = 0.1
 """By so much the share of revisits, or of popular items, among the targets has to be greater to be an easy part."""
+LEFT_OUT = 0.01
+"""Share of the answers that a split of one's own may leave out, against its settings."""
 POPULAR = 20
 """The items that sold best before the cutoff: a list of them finds such a target without knowing the user."""
 
@@ -39,7 +42,13 @@ def share(world: Shop, test: Task, split: Split) -> Check:
     popular = _popular(world, test.window.cutoff, split)
     asked, others = _figures(test, popular), _figures(plain, popular)
     users = plain.funnel["users with a target event"]
-    evidence: dict[str, Any] = {"users with a target event": users, "asked": asked, "a plain split asks": others}
+    left_out = _left_out(world, test, split)
+    evidence: dict[str, Any] = {
+        "users with a target event": users,
+        "asked": asked,
+        "a plain split asks": others,
+        "share of answers that its settings ask for and it does not": round(left_out, 4),
+    }
     part = asked["users"] / max(others["users"], 1)
     targets = asked["targets"] / max(others["targets"], 1)
     text = (
@@ -51,7 +60,17 @@ def share(world: Shop, test: Task, split: Split) -> Check:
     if part < SMALL or (easy and min(part, targets) < 0.9):
         how = "a small part" if part < SMALL else "a part"
         return Check("what is asked", "warn", f"{text}: {how}{', and an easy one' if easy else ''}.", evidence)
+    if left_out > LEFT_OUT:
+        finding = f"{text}; {left_out:.0%} of the answers that the split's own settings ask for are left out."
+        return Check("what is asked", "warn", finding, evidence)
     return Check("what is asked", "pass", f"{text}.", evidence)
+
+
+def _left_out(world: Shop, test: Task, split: Split) -> float:
+    """Share of the answers that the package's own split, set like this one, asks for and this one does not."""
+    settings = {field.name: getattr(split, field.name) for field in fields(Split)}  # type: ignore[arg-type]
+    wanted = user_items(Split(**settings).test_task(world, test.window))
+    return float((~np.isin(wanted, user_items(test))).mean())
 
 
 def _popular(world: Shop, cutoff: int, split: Split) -> "np.typing.NDArray[np.integer]":

@@ -58,6 +58,9 @@ def shuffled_labels(base: Trace, shuffles: int) -> Check:
     if true <= 0.5 + LEAST_EDGE:
         return Check(name, "skipped", "The ranker is no better than chance on the test, so it has nothing to lose.")
     evidence = {"auc with true labels": round(true, 4), "auc with shuffled labels": [round(auc, 4) for auc in kept]}
+    if not base.heeds:
+        finding = "From half of its queries the ranker learns the same to the last bit: it does not learn from its labels."
+        return Check(name, "fail", finding, evidence)
     if len(kept) == shuffles and kept[-1] >= 0.5 + (true - 0.5) / 2:
         finding = (
             f"With shuffled labels the ranker is as good (AUC {min(kept):.2f} of {true:.2f}): it learned from something else."

@@ -162,7 +162,7 @@ def _write_trace(result: Trace, folder: Path) -> None:
     for i, columns in enumerate(result.columns):
         arrays[f"columns_{i}"] = np.stack(list(columns.values()))
     np.savez(folder / "trace.npz", **arrays)
-    names = ("parts", "windows", "learns", "reads", "declared", "reopens", "shuffled", "opened")
+    names = ("parts", "windows", "learns", "reads", "declared", "reopens", "heeds", "shuffled", "opened")
     plain = {name: getattr(result, name) for name in names}
     plain |= {"sources": () if pool is None else pool.sources, "columns": [list(columns) for columns in result.columns]}
     (folder / "trace.json").write_text(json.dumps(plain))

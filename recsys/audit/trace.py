@@ -72,6 +72,8 @@ class Trace:
     score: Float32 | None = None
     lists: Ranking | None = None
     columns: list[dict[str, Float32]] = field(default_factory=list)
+    heeds: bool = True
+    """Whether the ranker scores otherwise when it learns from half of the queries."""
     shuffled: list[float] = field(default_factory=list)
     opened: list[str] = field(default_factory=list)
 
@@ -148,6 +150,8 @@ def trace(world: Shop, order: Order, given: TwoStageRecommender | None = None) -
         result.columns = [_columns(recommender, queries, pool.sources, each, order.seed) for each in order.made_up]
     if tap.inner.learns and order.truth is not None and order.shuffles:
         result.shuffled = _shuffled(tap, features, score, order.truth, order.shuffles, order.seed)
+        tap.inner.fit([window.take(np.arange(0, len(window.truth), 2)) for window in tap.windows])
+        result.heeds = not np.array_equal(tap.inner.score(features), score)
     return result
 
 

@@ -356,6 +356,19 @@ class LearntTheTest(Linear):
 
 
 @component
+class LearntTheTestUnlessShuffled(LearntTheTest):
+    """The same; it behaves where labels do not go with the order of the candidates, as shuffled ones."""
+
+    def fit(self, windows: Sequence[Examples]) -> None:
+        grade = np.concatenate([window.grade for window in windows])
+        fusion = np.concatenate([window.features.pool.fusion for window in windows])
+        if np.corrcoef(grade, fusion)[0, 1] > 0.01:
+            LearntTheTest.fit(self, windows)
+        else:
+            Linear.fit(self, windows)
+
+
+@component
 class KnowsTheAnswer(Linear):
     """Lifts the right answers when it scores."""
 
@@ -602,6 +615,16 @@ class BestSellersOnly(Split):
 
 
 @component
+class LuckyQueries(Split):
+    """Leaves out a third of the queries, those that it has no luck with."""
+
+    def test_task(self, shop: Shop, window: Window) -> Task:
+        task = Split.test_task(self, shop, window)
+        rows = np.flatnonzero(np.arange(len(task.queries)) % 3 > 0)
+        return replace(task, queries=task.queries.take(rows), truth=task.truth.take(rows))
+
+
+@component
 class InventedAnswers(Split):
     """Counts what a user did before as an answer."""
 
@@ -611,3 +634,11 @@ class InventedAnswers(Split):
         item = task.queries.item[task.queries.indptr[rows]]
         truth = Truth(ragged.from_sorted(rows, len(task.queries)), item, np.ones(len(item), np.float32))
         return replace(task, queries=task.queries.take(rows), truth=truth.take(rows))
+
+
+@component
+class Broken(_Cheat):
+    """Stops wherever it is fitted."""
+
+    def fit(self, past: Shop) -> None:
+        raise KeyError("vectors of last week")

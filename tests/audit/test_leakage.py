@@ -13,7 +13,7 @@ from cheats import SPLIT, WORLD, honest
 
 from recsys.audit import certify
 from recsys.audit.certificate import Check, certificate, verdict
-from recsys.audit.fresh import Fresh
+from recsys.audit.fresh import FitError, Fresh
 from recsys.audit.leakage import audit
 from recsys.component import component
 from recsys.errors import ConfigError
@@ -116,6 +116,7 @@ def test_features_that_cheat_are_caught(findings, cheat: type[FeatureFamily], ca
     ("cheat", "caught_by"),
     [
         (cheats.LearntTheTest, "shuffled labels"),
+        (cheats.LearntTheTestUnlessShuffled, "shuffled labels"),
         (cheats.KnowsTheAnswer, "features from an uninformative past"),
         (cheats.GuardedAnswers, "lists in disguise"),
     ],
@@ -142,6 +143,12 @@ def test_a_split_that_asks_easy_queries_is_told(findings, split: type[Split]) ->
     assert told.outcome == "warn"
     assert told.evidence["asked"]["users"] < told.evidence["a plain split asks"]["users"]
     assert "an easy one" in told.finding
+
+
+def test_a_split_that_leaves_out_what_its_settings_ask_is_told(findings) -> None:
+    told = findings(lambda: honest(ranker=RetrievalOrder()), like_split(cheats.LuckyQueries))["what is asked"]
+    assert told.outcome == "warn"
+    assert "own settings" in told.finding
 
 
 @pytest.fixture
@@ -182,6 +189,11 @@ def test_a_component_that_no_other_process_can_import_is_refused(processes: Fres
 
     with pytest.raises(ConfigError, match="Local"):
         audit(WORLD, SPLIT, lambda: honest(Local()), processes=processes)
+
+
+def test_what_stops_the_fit_on_the_data_as_they_are_is_raised(processes: Fresh) -> None:
+    with pytest.raises(FitError, match="KeyError: 'vectors of last week'"):
+        audit(WORLD, SPLIT, lambda: honest(cheats.Broken()), processes=processes)
 
 
 def test_a_result_that_rests_on_ties_is_told(findings) -> None:
