@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys.audit._chance import LEAST_EDGE, Float64, among_random, edge, hits_beyond_chance, percentile
+from recsys.audit._chance import LEAST_EDGE, MANY, Float64, among_random, edge, hits_beyond_chance, luck, percentile
 from recsys.audit.certificate import Check
 from recsys.audit.disguise import Disguised
 from recsys.audit.fresh import FitError
@@ -93,15 +93,17 @@ def _columns(placebo: Placebo) -> Check:
     targets = min(len(chosen) for chosen in placebo.chosen)
     if targets < 10:
         return Check(FEATURES, "skipped", f"{targets} distinct targets are too few to tell.")
-    edges = {
-        f"{column}, items by {what}": edge(row, values, chosen)
-        for what, (row, _), chosen, columns in zip(
+    columns = {
+        f"{column}, items by {what}": (row, values, chosen)
+        for what, (row, _), chosen, of_pairs in zip(
             placebo.truths, placebo.pairs, placebo.chosen, placebo.trace.columns, strict=True
         )
-        for column, values in columns.items()
+        for column, values in of_pairs.items()
     }
+    edges = {column: edge(*each) for column, each in columns.items()}
     enough = NormalDist().inv_cdf(1 - ALPHA / 2 / len(edges))
     known = [column for column, (auc, z) in edges.items() if abs(z) > enough and abs(auc - 0.5) > LEAST_EDGE]
+    known = [column for column in known if luck(*columns[column]) < max(ALPHA / len(edges), 2 / MANY)]
     figures = {"targets": targets, "auc": {column: round(auc, 4) for column, (auc, _) in edges.items()}}
     if known:
         worst = max(known, key=lambda column: abs(edges[column][0] - 0.5))

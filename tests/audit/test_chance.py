@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cheats import TEST, WORLD
 
-from recsys.audit._chance import among_random, edge, hits_beyond_chance, percentile
+from recsys.audit._chance import among_random, edge, hits_beyond_chance, luck, percentile
 from recsys.shop.queries import Truth
 
 
@@ -21,11 +21,21 @@ def test_edge_is_the_exact_standard_score() -> None:
     assert z == pytest.approx(1 / np.sqrt(2 / 6))  # percentiles 0, ½, 1 have the variance 1/6, twice
 
 
+def test_one_lucky_target_is_no_finding() -> None:
+    row = np.repeat(np.arange(14), 30)
+    value, chosen = np.zeros(len(row)), np.arange(14) * 30
+    value[[0, 35, 70]] = 1
+    assert edge(row, value, chosen)[1] > 2
+    assert luck(row, value, chosen) == pytest.approx(3 / 30, abs=0.05)
+    value[chosen] = 1
+    assert luck(row, value, chosen) < 0.0001
+
+
 def test_hits_are_compared_with_the_same_truth_of_other_items() -> None:
     rows = np.arange(100)
     truth = Truth(np.arange(101), (rows * 20).astype(np.int32), np.ones(100, np.float32))
     hit, by_chance, p = hits_beyond_chance(truth.key, truth, 2000)
-    assert (hit, p) == (100, pytest.approx(1 / 20_499))
+    assert (hit, p) == (100, pytest.approx(1 / 50_499))
     assert by_chance == pytest.approx(1, abs=0.2)  # 1 of 100 numbers of a block, 100 times
     same_list = np.sort(np.concatenate([(rows << 32) | item for item in range(0, 2000, 7)]))
     assert hits_beyond_chance(same_list, truth, 2000)[2] > 0.01
