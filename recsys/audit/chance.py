@@ -23,9 +23,9 @@ from recsys.shop.shop import Shop
 
 ALPHA = 0.002
 """Chance of a false alarm, each for lists and for features and scores, over all their tests together."""
-SURELY = 4.0
+SURELY = 3.5
 """Standard errors by which a disguise has to cost something to be a finding."""
-MUCH = 0.15
+MUCH = 0.1
 """Share of the hits that it has to cost."""
 LEAST_LOSS = 0.05
 """AUC that a column has to lose by a disguise to be a finding."""

@@ -5,13 +5,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from recsys.audit._chance import LEAST_EDGE
 from recsys.audit.certificate import Check
 from recsys.audit.trace import Trace, counts
 from recsys.evaluation import metrics
-from recsys.shop import ragged
+from recsys.evaluation import ties as tied
 from recsys.shop.queries import Truth
 from recsys.shop.splits import Task
 
@@ -103,14 +101,9 @@ def ties(base: Trace, truth: Truth, k: int) -> Check:
     pool, scores = base.pool, base.score
     assert pool is not None
     assert scores is not None
-    grade = truth.grade_of(pool.row, pool.item)
-    cases = {}
-    for name, order in (("best", -grade), ("worst", grade)):
-        placed = np.lexsort((order, -scores, pool.row))
-        score = np.empty(len(pool), dtype=np.float32)
-        score[placed] = -ragged.within_row(pool.indptr)
-        values = metrics.mean(metrics.per_query(pool.order(score, k), truth, [k]))
-        cases[name] = {metric: round(values[f"{metric}_at_{k}"], 6) for metric in ("hit_rate", "ndcg")}
+    of = {name: metrics.RELEVANCE[name] for name in ("hit_rate", "ndcg")}
+    values = metrics.mean(tied.values(pool, scores, pool.order(scores, k + 1), truth, k, of))
+    cases = {case: {name: round(values[f"{name}_at_{k}_{case}"], 6) for name in of} for case in tied.CASES}
     spread = max(cases["best"][metric] - cases["worst"][metric] for metric in ("hit_rate", "ndcg"))
     lowest, highest = cases["worst"]["ndcg"], cases["best"]["ndcg"]
     finding = f"NDCG@{k} is {lowest:.4f} with all ties against the truth and {highest:.4f} with all for it"
