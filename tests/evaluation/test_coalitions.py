@@ -1,5 +1,6 @@
 """What coalitions of sources find, against unions that are made of fewer sources and against every order of joining."""
 
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -7,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logs import queries_of
 
 from recsys.component import component
 from recsys.evaluation import coalitions
 from recsys.retrieval import Hybrid, Retriever
 from recsys.shop import ragged
 from recsys.shop.fusion import Fusion
-from recsys.shop.kinds import RETAIL
 from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool, Ranking
 from recsys.shop.queries import Queries, Truth
@@ -39,9 +40,7 @@ class Given(Retriever):
 
 
 def asked() -> Queries:
-    nothing = np.zeros(0, np.int64)
-    history = nothing.astype(np.int32), nothing.astype(np.int8), nothing
-    return Queries(np.arange(QUERIES, dtype=np.int32), 1, np.zeros(QUERIES + 1, np.int64), *history, RETAIL)
+    return replace(queries_of([[]] * QUERIES, 1), user=np.arange(QUERIES, dtype=np.int32))
 
 
 def everything() -> Truth:
