@@ -31,7 +31,7 @@ from recsys.recommender import TwoStageRecommender
 from recsys.report import plots
 from recsys.report.page import COLOURS
 from recsys.shop.splits import Split
-from recsys.stages import Stages
+from recsys.timing import Timings
 
 plt.rcParams |= {"figure.dpi": 120, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
 
@@ -67,7 +67,7 @@ def run(retriever, candidates=100):
     ranker = LambdaRank(trees=200, leaves=15)
     model = TwoStageRecommender(retriever, described, ranker, candidates)
     model.fit(dataset, fold.test.cutoff, labels)
-    return summarise(evaluation, [judge_fold(evaluation, model, dataset, test, Stages())], seed=0)
+    return summarise(evaluation, [judge_fold(evaluation, model, dataset, test, Timings())], seed=0)
 
 
 als = retrieval.ALS(factors=64, iterations=10, confidence="bm25")

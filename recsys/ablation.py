@@ -46,7 +46,7 @@ def without(config: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-class Report(Callback):
+class CostTable(Callback):
     """Hydra callback: compares the runs of a multirun over `drop` with the one that dropped nothing, by paired intervals.
 
     Prints a table, writes `ablation.json` beside the runs, and logs the costs to the parent run.

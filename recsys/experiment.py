@@ -20,7 +20,7 @@ from recsys import runs
 from recsys.ablation import without
 from recsys.cache import NoCache
 from recsys.component import construct
-from recsys.datasets import Dataset, Source, kept
+from recsys.datasets import Dataset, Loader, kept
 from recsys.errors import ConfigError, DataError, nearest
 from recsys.evaluation.measured import FINAL, UNFORETOLD
 from recsys.features import FeatureSet
@@ -33,7 +33,7 @@ from recsys.retrieval import Retriever
 from recsys.shop.kinds import named
 from recsys.shop.splits import Fold, Rolling, Split, Window
 from recsys.shop.windows import TEST_CUTOFFS
-from recsys.stages import Stages
+from recsys.timing import Timings
 from recsys.tracking import Run, Tracker, ui_command
 
 KEPT = (
@@ -55,7 +55,7 @@ BY_HAND = ("retriever.", "features.", "ranker.", "candidates=")
 class Parts:
     """The configured objects of a run, all checked before any data is read."""
 
-    dataset: Source
+    dataset: Loader
     split: Split
     retriever: Retriever
     features: FeatureSet
@@ -98,7 +98,7 @@ def run(config: DictConfig) -> float:
         measured = parts.evaluation.measured
         about = run_table.about(measured, parts.evaluation.functions)
         parts.tracking.describe(about, run_table.columns(measured, plain["candidates"]))
-        result = _run(parts, plain, objective, folder, tracked, Stages(console))
+        result = _run(parts, plain, objective, folder, tracked, Timings(console))
     _point_latest(folder)
     console.print(f"\nOutputs  {folder}")
     if tracked.uri:
@@ -145,29 +145,29 @@ def run_name(config: Mapping[str, Any]) -> str:
 
 
 def _run(
-    parts: Parts, config: Mapping[str, Any], objective: str, folder: Path, tracked: Run, stages: Stages
+    parts: Parts, config: Mapping[str, Any], objective: str, folder: Path, tracked: Run, timings: Timings
 ) -> dict[str, float]:
-    console = stages.console or Console()
-    with stages("load"):
+    console = timings.console or Console()
+    with timings("load"):
         dataset = kept.load(parts.dataset, parts.cache)
     console.print(terminal.counts(f"\n{dataset.name}", dataset.summary()))
     tracked.dataset(dataset)
-    with stages("split"):
+    with timings("split"):
         folds = parts.split.folds(dataset)
     for note in dict.fromkeys(note for fold in folds for note in fold.notes):
         console.print(f"[yellow]{note}[/]", highlight=False)
     judged: list[JudgedFold] = []
     recommender = TwoStageRecommender(parts.retriever, parts.features, parts.ranker, config["candidates"], parts.cache)
     for i, fold in enumerate(folds):
-        with stages("split"):
+        with timings("split"):
             test = parts.split.test_task(dataset, fold.test)
             labels = [parts.split.label_task(dataset, window) for window in fold.labels] if parts.ranker.learns else []
         console.print(terminal.counts(f"\ntest window {fold.test}", test.funnel))
         if fold.test.end > dataset.log.time[-1] + 1:
             console.print("[yellow]The test window reaches past the last event: what happens after that cannot count.[/]")
-        recommender.fit(dataset, fold.test.cutoff, labels, stages)
-        judged.append(judge_fold(parts.evaluation, recommender, dataset, test, stages, i))
-    with stages("statistics"):
+        recommender.fit(dataset, fold.test.cutoff, labels, timings)
+        judged.append(judge_fold(parts.evaluation, recommender, dataset, test, timings, i))
+    with timings("statistics"):
         judgement = summarise(parts.evaluation, judged, config["seed"])
     result, measured = judgement.flat(), judgement.measured
 
@@ -180,16 +180,16 @@ def _run(
     about = runs.describe(run_name(config), tracked, dataset, [fold.test for fold in judged], parts.ranker)
     curve, gain = parts.ranker.curve, parts.ranker.importance()
     if config["refit"]:
-        _refit(parts, recommender, dataset, folds[-1], stages)
+        _refit(parts, recommender, dataset, folds[-1], timings)
     about["model"] = {"cutoff": recommender.cutoff, "refit": config["refit"]}
-    with stages("save"):
+    with timings("save"):
         recommender.save(folder / "model")
         _write_lists(judged, dataset, folder / "recommendations.parquet")
         _write_per_query(judged, judgement, dataset, folder / "per_query.parquet")
         pd.concat([fold.targets for fold in judged]).to_parquet(folder / "targets.parquet", index=False)
         (folder / "run.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
         (folder / "diagnosis.json").write_text(json.dumps(judgement.document, indent=2, ensure_ascii=False) + "\n")
-    result |= {f"seconds/{name.replace(' ', '_')}": round(spent, 3) for name, spent in stages.seconds.items()}
+    result |= {f"seconds/{name.replace(' ', '_')}": round(spent, 3) for name, spent in timings.seconds.items()}
     draft = folder / "metrics.json.part"
     draft.write_text(json.dumps(result, indent=2) + "\n")
     draft.rename(folder / "metrics.json")
@@ -218,14 +218,14 @@ def _for_serving(model: Path, folder: Path) -> None:
     endpoint.describe(model, folder)
 
 
-def _refit(parts: Parts, recommender: TwoStageRecommender, dataset: Dataset, newest: Fold, stages: Stages) -> None:
+def _refit(parts: Parts, recommender: TwoStageRecommender, dataset: Dataset, newest: Fold, timings: Timings) -> None:
     """Fit at the end of the log. The label windows of the newest fold move there with the cutoff."""
     end = int(dataset.log.time[-1]) + 1
     later = end - newest.test.cutoff
     windows = [Window(label.cutoff + later, label.end + later) for label in newest.labels] if parts.ranker.learns else []
     labels = [parts.split.label_task(dataset, window) for window in windows]
-    with stages("refit"):
-        recommender.fit(dataset, end, labels, Stages())
+    with timings("refit"):
+        recommender.fit(dataset, end, labels, Timings())
         _ = recommender.retriever, recommender.features  # both are fitted when they are first wanted
 
 

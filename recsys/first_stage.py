@@ -15,7 +15,7 @@ from recsys.retrieval import Retriever
 from recsys.shop.pools import CandidatePool
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
-from recsys.stages import Stages
+from recsys.timing import Timings
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -34,11 +34,11 @@ class FirstStage:
         shop: Shop,
         cutoff: int,
         cache: NoCache,
-        stages: Stages,
+        timings: Timings,
     ) -> None:
         self.template = retriever
         """The retriever as given, then as fitted: the template for a later cutoff."""
-        self._features, self._cache, self._stages = features, cache, stages
+        self._features, self._cache, self._timings = features, cache, timings
         self._past = shop.before(cutoff)
         self._identity = lambda: (shop.fingerprint, cutoff)
         self.seconds: dict[str, float] = {}
@@ -53,7 +53,7 @@ class FirstStage:
             fresh.fit(self._past)
             return fresh
 
-        with self._stages("retriever fit"):
+        with self._timings("retriever fit"):
             self.template = self._cache.fitted("retriever", self.template, self._identity, fit)
         return self.template
 
@@ -66,7 +66,7 @@ class FirstStage:
             fresh.fit(self._past)
             return fresh
 
-        with self._stages("features fit"):
+        with self._timings("features fit"):
             return self._cache.fitted("features", self._features, self._identity, fit)
 
     def pool(self, queries: Queries, candidates: int) -> CandidatePool:
@@ -74,7 +74,7 @@ class FirstStage:
 
         def make() -> Arrays:
             retriever = self.retriever
-            with self._stages("retrieve"):
+            with self._timings("retrieve"):
                 pool = retriever.pool(queries, candidates)
             columns = {name: getattr(pool, name) for name in ("indptr", "item", "rank", "score", "fusion")}
             return columns | {"sources": np.array(pool.sources, dtype=np.str_)}
@@ -88,7 +88,7 @@ class FirstStage:
 
         def make() -> Arrays:
             features = self.features
-            with self._stages("features"):
+            with self._timings("features"):
                 matrix = features.compute(pool, queries)
             named = {name: np.array(getattr(matrix, name), dtype=np.str_) for name in ("names", "families")}
             return named | {"values": matrix.values}
@@ -99,7 +99,7 @@ class FirstStage:
     def _timed(self, step: Step, template: Component, depends: Callable[[], Any], make: Callable[[], Arrays]) -> Arrays:
         def measured() -> Arrays:
             arrays = make()
-            return arrays | {"seconds": np.array(self._stages.last)}
+            return arrays | {"seconds": np.array(self._timings.last)}
 
         arrays = self._cache.arrays(step, template, depends, measured)
         self.seconds[step] = float(arrays.pop("seconds"))

@@ -26,7 +26,7 @@ from recsys.shop.pools import MAX_RANK, CandidatePool, Ranking
 from recsys.shop.queries import Queries, Truth
 from recsys.shop.shop import Shop
 from recsys.shop.splits import Task
-from recsys.stages import Stages
+from recsys.timing import Timings
 
 Depths = Annotated[list[PositiveInt], Field(min_length=1)]
 Names = Annotated[list[str], Field(min_length=1)]
@@ -116,13 +116,13 @@ class Judgement:
 
 
 def judge_fold(
-    evaluation: Evaluation, recommender: TwoStageRecommender, dataset: Dataset, test: Task, stages: Stages, number: int = 0
+    evaluation: Evaluation, recommender: TwoStageRecommender, dataset: Dataset, test: Task, timings: Timings, number: int = 0
 ) -> JudgedFold:
     """Ask every system the fold's queries. The recommender has to be fitted at the fold's cutoff."""
     depth, queries, truth = max(evaluation.ks), test.queries, test.truth
     budget, retriever = recommender.candidates, recommender.retriever
     past = dataset.before(queries.time)
-    with stages("baselines"):
+    with timings("baselines"):
         answers: dict[str, Ranking] = {}
         for name, baseline in evaluation.baselines.items():
             baseline.fit(past)
@@ -131,15 +131,15 @@ def judge_fold(
     pool = recommender.pool(queries)
     lists[FIRST] = pool.retrieved(depth)
     described = recommender.describe(pool, queries)
-    with stages("rank"):
+    with timings("rank"):
         score = recommender.ranker.score(described)
         ranked = pool.order(score, depth + 1)
         lists[FINAL] = ranked.top(depth)
-    with stages("targets"):
+    with timings("targets"):
         placed = targets.table(dataset.log, test, described, score, ranked, recommender.ranker, evaluation.k, number)
     deepest = max(*evaluation.candidate_ks, 2 * budget)
     deep = recommender.pool(queries, deepest)
-    with stages("counterfactuals"):
+    with timings("counterfactuals"):
         added = {
             name: baseline
             for name, baseline in evaluation.baselines.items()
@@ -150,7 +150,7 @@ def judge_fold(
         found = Found.concat([part for part, _ in parts])
         reached |= {f"adding {name}": np.concatenate([more[name] for _, more in parts]) for name in added}
         seconds = _seconds(retriever, pool, queries, budget)
-    with stages("metrics"):
+    with timings("metrics"):
         accuracy: PerQuery = {}
         for system, ranking in lists.items():
             of_system = metrics.per_query(ranking, truth, evaluation.ks, evaluation.functions, past)

@@ -26,7 +26,7 @@ from recsys.shop.pools import CandidatePool, Float32, Ranking
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 from recsys.shop.splits import Task
-from recsys.stages import Stages
+from recsys.timing import Timings
 
 FORMAT = 2
 """Version of the saved folder's layout."""
@@ -70,18 +70,18 @@ class TwoStageRecommender:
         shop: Shop,
         cutoff: int,
         labels: Sequence[Task] = (),
-        stages: Stages | None = None,
+        timings: Timings | None = None,
     ) -> "TwoStageRecommender":
         """Fit both stages for queries at `cutoff`, from what was known before it; `labels`: the label windows' tasks, in order.
 
         Raises `ValueError` when a label window reaches past the cutoff, `DataError` when a ranker that learns is given none.
         """
-        stages = stages or Stages()
+        timings = timings or Timings()
         if late := [task.window for task in labels if task.window.end > cutoff]:
             raise ValueError(f"label window {late[0]} reaches past the cutoff")
 
         def first_stage(retriever: Retriever, at: int) -> FirstStage:
-            return FirstStage(retriever, self._features, shop, at, self.cache, stages)
+            return FirstStage(retriever, self._features, shop, at, self.cache, timings)
 
         retriever = self._retriever
         if self.ranker.learns:
@@ -92,11 +92,11 @@ class TwoStageRecommender:
                 )
             windows = []
             for i, task in enumerate(labels, start=1):
-                with stages.group(f"label window {i} of {len(labels)}: {task.window}"):
+                with timings.group(f"label window {i} of {len(labels)}: {task.window}"):
                     first = first_stage(retriever, task.window.cutoff)
                     windows.append(_examples(first, task, self.candidates))
                     retriever = first.template
-            with stages("ranker fit"):
+            with timings("ranker fit"):
                 self.ranker.fit(windows)
         self._first, self.past, self.cutoff = first_stage(retriever, cutoff), shop.before(cutoff), cutoff
         self._products = None

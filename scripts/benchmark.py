@@ -47,7 +47,7 @@ from recsys.shop.pairs import pair_key
 from recsys.shop.pools import CandidatePool
 from recsys.shop.queries import Queries
 from recsys.shop.splits import Split, Task, Window
-from recsys.stages import Stages
+from recsys.timing import Timings
 
 QUERIES = 10_000
 """Queries asked of a full-size shop."""
@@ -356,10 +356,10 @@ def judging(shop: Bench) -> Iterator[Row]:
 
     def judge() -> float:
         """Seconds, without those that baselines need to be fitted and asked."""
-        stages, start = Stages(), time.perf_counter()
-        fold = judge_fold(evaluation, model, shop.dataset, shop.task, stages)
+        timings, start = Timings(), time.perf_counter()
+        fold = judge_fold(evaluation, model, shop.dataset, shop.task, timings)
         summarise(evaluation, [fold], seed=0)
-        return time.perf_counter() - start - stages.seconds["baselines"]
+        return time.perf_counter() - start - timings.seconds["baselines"]
 
     own = min(judge() for _ in range(2))
     [sort] = seconds(lambda: np.sort(retriever.found[500].key[::-1]))

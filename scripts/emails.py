@@ -49,9 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         _show(console, summary, order)
         if keep is not None:
             ledger = Path(order.ledger)
-            report = sending.send(channel, keep, order.mailing or run.path.name, ledger, console.print)
-            console.print("\n".join(report.lines(ledger)), highlight=False, markup=False, soft_wrap=True)
-            return 0 if report.complete else 1
+            outcome = sending.send(channel, keep, order.mailing or run.path.name, ledger, console.print)
+            console.print("\n".join(outcome.lines(ledger)), highlight=False, markup=False, soft_wrap=True)
+            return 0 if outcome.complete else 1
         console.print(_next(channel, options.overrides), soft_wrap=True, highlight=False, markup=False)
     return 0
 

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "recsys"
 
 LAYERS = (
     {"errors", "digest", "redaction"},
-    {"component", "stages"},
+    {"component", "timing"},
     {"cache", "shop"},
     {"datasets", "retrieval", "features", "evaluation"},
     {"ranking", "tracking"},

@@ -14,7 +14,7 @@ from recsys.audit.certificate import Check, certificate
 from recsys.audit.data import audit_data
 from recsys.audit.leakage import audit
 from recsys.component import construct
-from recsys.datasets import Dataset, Source
+from recsys.datasets import Dataset, Loader
 from recsys.digest import digest
 from recsys.errors import ConfigError
 from recsys.recommender import TwoStageRecommender
@@ -59,7 +59,7 @@ def certify_data(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _dataset(config: Mapping[str, Any]) -> tuple[Dataset, Split]:
     source, split = construct(config["dataset"], "dataset"), construct(config["split"], "split")
-    if not isinstance(source, Source) or not isinstance(split, Split):
+    if not isinstance(source, Loader) or not isinstance(split, Split):
         raise ConfigError("dataset, split: wanted a source and a split")
     return source.load(), split
 

@@ -1,5 +1,5 @@
 """Data sources: each module reads one kind of file into an event log, a catalogue and a funnel of what was dropped and why."""
 
-from recsys.datasets.base import Dataset, Funnel, Source
+from recsys.datasets.base import Dataset, Funnel, Loader
 
-__all__ = ["Dataset", "Funnel", "Source"]
+__all__ = ["Dataset", "Funnel", "Loader"]

@@ -66,7 +66,7 @@ class Dataset(Shop):
 
 
 @component
-class Source(Component, ABC):
+class Loader(Component, ABC):
     """Settings that say where a shop's events are and how to read them.
 
     `customers` and `products` are files of what is known of them, for any source: a path, or the settings of an

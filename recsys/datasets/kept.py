@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recsys.cache import Arrays, NoCache
-from recsys.datasets.base import Dataset, Funnel, Source
+from recsys.datasets.base import Dataset, Funnel, Loader
 from recsys.shop.attributes import Attributes
 from recsys.shop.catalogue import Catalogue, CategoryTree
 from recsys.shop.customers import Customers
@@ -22,11 +22,11 @@ TAKEN_BACK = "log_undone"
 MEANINGS = ("category_property", "price_property", "name_property", "available_property")
 
 
-def load(source: Source, cache: NoCache) -> Dataset:
+def load(source: Loader, cache: NoCache) -> Dataset:
     """The dataset of `source`, from the cache while settings, code and the content of its `files` are the same.
 
     A source that cannot name its `files`, or whose files are not there, is read each time. Raises `DataError` as
-    `Source.load` does.
+    `Loader.load` does.
     """
     return cache.packed("dataset", source, lambda: None, source.load, to_arrays, from_arrays)
 

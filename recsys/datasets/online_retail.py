@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from recsys.component import component
 from recsys.datasets import _attributes
-from recsys.datasets.base import Dataset, Funnel, Source
+from recsys.datasets.base import Dataset, Funnel, Loader
 from recsys.datasets.reading import Table, read
 from recsys.errors import DataError
 from recsys.shop.catalogue import Catalogue
@@ -24,7 +24,7 @@ PRODUCT_CODE = r"^(?:\d{5}|DCGS)"
 
 
 @component
-class OnlineRetail(Source):
+class OnlineRetail(Loader):
     """The file `path` with the columns of the UCI sheet; each line of an invoice is a `transaction`.
 
     Exact duplicates, lines without a customer, cancellations (invoice C…), lines whose quantity is not positive and, unless

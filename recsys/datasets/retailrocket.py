@@ -13,7 +13,7 @@ import pandas as pd
 from pandas.api.types import union_categoricals
 
 from recsys.component import component
-from recsys.datasets.base import Dataset, Funnel, Source
+from recsys.datasets.base import Dataset, Funnel, Loader
 from recsys.datasets.reading import read
 from recsys.errors import ConfigError, DataError
 from recsys.shop.catalogue import Catalogue, CategoryTree
@@ -41,7 +41,7 @@ TREE = ("categoryid", "parentid")
 
 
 @component
-class RetailRocket(Source):
+class RetailRocket(Loader):
     """The folder `path` as it comes from Kaggle.
 
     `properties`: "known" reads category, price and availability, "all" also the thousand hashed ones (20 million rows in

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import NonNegativeInt, PositiveFloat
 
 from recsys.component import component
-from recsys.datasets.base import Dataset, Funnel, Source
+from recsys.datasets.base import Dataset, Funnel, Loader
 from recsys.datasets.retailrocket import from_frames
 from recsys.datasets.simulation import EVENTS, VISITORS, Simulated, simulate
 from recsys.errors import DataError
@@ -22,7 +22,7 @@ SESSION_GAP = 30 * 60 * 1000
 
 
 @component
-class Synthetic(Source):
+class Synthetic(Loader):
     """A simulated shop of `scale` times RetailRocket's size (1: 2.76 M events), another one for each `seed`."""
 
     scale: PositiveFloat = 0.05

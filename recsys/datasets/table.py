@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from recsys.component import component
 from recsys.datasets import _attributes
-from recsys.datasets.base import Dataset, Funnel, Source
+from recsys.datasets.base import Dataset, Funnel, Loader
 from recsys.datasets.reading import OnBadRow, Table, TimeUnit, read
 from recsys.errors import ConfigError, DataError, nearest
 from recsys.shop.catalogue import Catalogue
@@ -40,7 +40,7 @@ def _with_needed(columns: dict[Role, str | None]) -> dict[Role, str | None]:
 
 
 @component
-class Csv(Source):
+class Csv(Loader):
     """The file `path`: `.csv` or `.tsv` (also `.gz`), `.parquet`, or any text file when `separator` is given.
 
     `columns` names the file's column for each role: user, item and time have to be there; without an event column every row is

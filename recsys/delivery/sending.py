@@ -25,7 +25,7 @@ RESERVED = (".example", ".test", ".invalid", ".localhost", "@example.com", "@exa
 
 
 @dataclass
-class Report:
+class Outcome:
     """What became of a mailing's letters. `left_out` holds users by the reason, `refused` the reason by user."""
 
     sent: int = 0
@@ -42,7 +42,7 @@ class Report:
         return not (self.waiting or self.uncertain or self.stopped)
 
     def lines(self, ledger: Path) -> list[str]:
-        """The report for people, with what to do next."""
+        """What happened, for people, with what to do next."""
         lines = [f"{self.sent:,} letters sent, {self.sent_before:,} had been sent before"]
         lines += [f"  {len(users):,} left out: {reason} ({few(users)})" for reason, users in self.left_out.items()]
         lines += [f"  refused: customer {user}: {why}" for user, why in self.refused.items()]
@@ -65,7 +65,7 @@ def send(
     ledger: Path,
     tell: Callable[[str], None] = print,
     environment: Mapping[str, str] = os.environ,
-) -> Report:
+) -> Outcome:
     """Send the letters that the ledger does not know as sent under the name `mailing`; progress goes to `tell`.
 
     The same name means the same mailing: whoever got its letter never gets it again, whatever the letter says now, and through
@@ -82,10 +82,10 @@ def send(
         service.timeout,
     )
     selection = service.select(letters)
-    report, keys = Report(left_out=selection.left_out), {}
+    outcome, keys = Outcome(left_out=selection.left_out), {}
     for one in selection.posted:
         if one.address.lower().endswith(".invalid"):
-            report.left_out["a stand-in for an address"].append(one.letter.recipient.user)
+            outcome.left_out["a stand-in for an address"].append(one.letter.recipient.user)
         else:
             keys[letter_key(mailing, one.address)] = one
     with Ledger(ledger) as book:
@@ -104,14 +104,14 @@ def send(
                 tell(f"{done:,} of {len(todo):,} letters handed over")
             service.finish(under_way)
         except (NotTaken, Uncertain) as error:
-            report.stopped = str(error)
+            outcome.stopped = str(error)
         after = book.states(mailing)
-        report.sent_before = sum(state == "sent" for state in before.values())
-        report.sent = sum(state == "sent" for state in after.values()) - report.sent_before
-        report.waiting = len(keys.keys() - after.keys())
-        report.refused = book.refused(mailing)
-        report.uncertain = book.claims(mailing)
-    return report
+        outcome.sent_before = sum(state == "sent" for state in before.values())
+        outcome.sent = sum(state == "sent" for state in after.values()) - outcome.sent_before
+        outcome.waiting = len(keys.keys() - after.keys())
+        outcome.refused = book.refused(mailing)
+        outcome.uncertain = book.claims(mailing)
+    return outcome
 
 
 def check(channel: Channel, environment: Mapping[str, str] = os.environ) -> tuple[Service, str]:

@@ -22,7 +22,7 @@ from recsys.ranking.boosting import Boosted
 from recsys.recommender import TwoStageRecommender
 from recsys.shop.shop import Shop
 from recsys.shop.splits import Fold, Task
-from recsys.stages import Stages
+from recsys.timing import Timings
 from recsys.tracking import Run, Tracker, home
 from recsys.tuning import validation
 from recsys.tuning.settings import SweepSettings
@@ -55,16 +55,16 @@ def run(config: DictConfig) -> Outcome:
         storage.set_trial_intermediate_value(trial_id, step, value)
         return not last and study.pruner.prune(study, storage.get_trial(trial_id))
 
-    stages, start = Stages(), time.perf_counter()
+    timings, start = Timings(), time.perf_counter()
     about = {"study": told["study"], "trial": told["number"], "objectives": told["objectives"]}
     with tracker.run(f"trial {told['number']}", params, about) as tracked:
         try:
-            outcome = _judged(plain, settings, stop, tracked, stages)
+            outcome = _judged(plain, settings, stop, tracked, timings)
         except Exception:
             tracked.tag("state", TrialState.FAIL.name)
             raise
-        learning = stages.seconds.get("ranker fit", 0.0)
-        ranker = learning + stages.seconds["rank"] if learning else 0.0
+        learning = timings.seconds.get("ranker fit", 0.0)
+        ranker = learning + timings.seconds["rank"] if learning else 0.0
         storage.set_trial_user_attr(trial_id, RANKER_SECONDS, ranker)
         tracked.metrics({"seconds/ranker": ranker, "seconds/trial": time.perf_counter() - start})
         tracked.tag("state", outcome.state)
@@ -72,7 +72,7 @@ def run(config: DictConfig) -> Outcome:
 
 
 def _judged(
-    plain: Mapping[str, Any], settings: SweepSettings, stop: Callable[[int, float, bool], bool], tracked: Run, stages: Stages
+    plain: Mapping[str, Any], settings: SweepSettings, stop: Callable[[int, float, bool], bool], tracked: Run, timings: Timings
 ) -> Outcome:
     """Judge fold after fold, the newest as step 1; with one objective `stop` hears each value and may end the trial."""
     parts, objectives = Parts.of(plain), plain["sweep"]["trial"]["objectives"]
@@ -85,9 +85,9 @@ def _judged(
     for step, fold in enumerate(folds, start=1):
         windows = fold.labels if parts.ranker.learns else ()
         labels = [sampled(parts.split.label_task(shop, window), settings.label_queries, plain["seed"]) for window in windows]
-        recommender.fit(shop, fold.test.cutoff, labels, stages)
+        recommender.fit(shop, fold.test.cutoff, labels, timings)
         task = parts.split.test_task(shop, fold.test)
-        values = validation.judge(recommender, task, parts.evaluation, objectives, stages)
+        values = validation.judge(recommender, task, parts.evaluation, objectives, timings)
         if undefined := [name for name in objectives if not math.isfinite(values[name])]:
             raise DataError(f"sweep.objectives: {', '.join(undefined)} is not defined on this data")
         found.append([values[name] for name in objectives])

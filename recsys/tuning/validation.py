@@ -17,7 +17,7 @@ from recsys.shop.pools import Ranking
 from recsys.shop.shop import Shop
 from recsys.shop.splits import Fold, Split, Task
 from recsys.shop.windows import Window, milliseconds, moment, span
-from recsys.stages import Stages
+from recsys.timing import Timings
 
 LATENCY = "latency_ms"
 BEYOND = f"beyond/{FINAL}/"
@@ -110,18 +110,18 @@ def judge(
     task: Task,
     evaluation: Evaluation,
     wanted: Collection[str],
-    stages: Stages | None = None,
+    timings: Timings | None = None,
 ) -> dict[str, float]:
     """Means over the queries, as a run gives them; beyond accuracy where one of the `wanted` metrics is of that kind.
 
     `latency_ms` is what one query took, the first stage as measured when it was made.
     """
-    stages, ks = stages or Stages(), evaluation.ks
+    timings, ks = timings or Timings(), evaluation.ks
     pool = recommender.pool(task.queries)
     features = recommender.describe(pool, task.queries)
-    with stages("rank"):
+    with timings("rank"):
         ranked = pool.order(recommender.ranker.score(features), max(ks))
-    seconds = stages.last + sum(recommender.seconds.values())
+    seconds = timings.last + sum(recommender.seconds.values())
     past = recommender.past
     assert past is not None
     values: dict[str, metrics.Float64] = {}

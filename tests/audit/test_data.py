@@ -11,7 +11,7 @@ import pytest
 from cheats import SPLIT
 
 from recsys.audit.data import audit_data
-from recsys.datasets.base import Source
+from recsys.datasets.base import Loader
 from recsys.datasets.online_retail import OnlineRetail
 from recsys.datasets.retailrocket import RetailRocket
 from recsys.datasets.synthetic import Synthetic
@@ -108,7 +108,7 @@ def test_what_is_planted_is_told(plant: Callable[[pd.DataFrame], pd.DataFrame], 
         (RetailRocket(path=str(DATA / "retailrocket"), properties="none"), "retailrocket"),
     ],
 )
-def test_known_data_sets_raise_no_alarm(source: Source, place: str | None) -> None:
+def test_known_data_sets_raise_no_alarm(source: Loader, place: str | None) -> None:
     if place and not (DATA / place).is_dir():
         pytest.skip(f"set RECSYS_DATA to a folder with {place}")
     assert [check for check in audit_data(source.load(), Split()) if check.outcome not in ("pass", "skipped")] == []

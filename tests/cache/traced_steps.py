@@ -25,7 +25,7 @@ from recsys.features import FeatureSet
 from recsys.first_stage import FirstStage
 from recsys.retrieval import Popularity
 from recsys.shop.queries import Queries
-from recsys.stages import Stages
+from recsys.timing import Timings
 
 HOME = Path(recsys.__file__).parent
 CONF = HOME.parent / "conf"
@@ -113,7 +113,7 @@ with tempfile.TemporaryDirectory() as scratch, initialize_config_dir(str(CONF), 
     nothing = FeatureSet(families=[], definitions={})
 
     def first(retriever, features):
-        return FirstStage(retriever, features, dataset, cutoff, cache, Stages())
+        return FirstStage(retriever, features, dataset, cutoff, cache, Timings())
 
     for subject[0], chosen in retrievers():
         for _ in range(2):

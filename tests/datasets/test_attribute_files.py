@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from recsys.cache import StageCache
-from recsys.datasets import Source, kept
+from recsys.datasets import Loader, kept
 from recsys.datasets.online_retail import OnlineRetail
 from recsys.datasets.retailrocket import RetailRocket
 from recsys.datasets.simulation import simulate
@@ -135,7 +135,7 @@ def source_of(kind, folder, **settings):
         header = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
         return OnlineRetail(path=file(folder, header + lines, "retail.csv"), **settings)
 
-    class Mine(Source):
+    class Mine(Loader):
         def read(self):
             return Synthetic(scale=0.002, seed=4).load()
 

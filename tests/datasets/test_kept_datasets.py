@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.cache import NoCache, StageCache
-from recsys.datasets import Source, kept
+from recsys.datasets import Loader, kept
 from recsys.datasets.online_retail import OnlineRetail
 from recsys.datasets.retailrocket import RetailRocket
 from recsys.datasets.simulation import simulate
@@ -135,7 +135,7 @@ def test_settings_tell_datasets_apart(tmp_path, cache, reads):
 
 
 def test_nothing_is_kept_of_a_source_whose_files_are_not_known(tmp_path, cache):
-    class Stream(Source):
+    class Stream(Loader):
         count = 0
 
         def read(self):

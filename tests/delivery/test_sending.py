@@ -36,7 +36,7 @@ def mailchimp(url: str, **settings) -> Mailchimp:
     return Mailchimp(**{**QUICK, "base_url": f"{url}/3.0", "audience": "list1", "poll": 0.01, **settings})
 
 
-def deliver(channel, letters, ledger: Path, mailing: str = "spring", tell=lambda text: None) -> sending.Report:
+def deliver(channel, letters, ledger: Path, mailing: str = "spring", tell=lambda text: None) -> sending.Outcome:
     return sending.send(channel, letters, mailing, ledger, tell, KEYS)
 
 

@@ -22,7 +22,7 @@ from recsys.shop.pools import Float32, Ranking
 from recsys.shop.queries import Queries
 from recsys.shop.shop import Shop
 from recsys.shop.splits import Rolling, Split
-from recsys.stages import Stages
+from recsys.timing import Timings
 
 DAY = 86_400_000
 GROUPS, SIZE, VIEWS = 40, 10, 6
@@ -103,7 +103,7 @@ def judged(
     for number, fold in enumerate(split.folds(dataset)):
         test = split.test_task(dataset, fold.test)
         recommender.fit(dataset, test.window.cutoff)
-        folds.append(judge_fold(evaluation, recommender, dataset, test, Stages(), number))
+        folds.append(judge_fold(evaluation, recommender, dataset, test, Timings(), number))
     return summarise(evaluation, folds, seed=0)
 
 

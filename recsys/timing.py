@@ -1,4 +1,4 @@
-"""Where the time goes: seconds a stage, and a progress line for the person who waits."""
+"""Where the time goes: seconds per step, and a progress line for the person who waits."""
 
 import time
 from collections.abc import Iterator
@@ -10,20 +10,20 @@ from rich.status import Status
 
 
 @dataclass
-class Stages:
-    """Measures named stages. With a console, a spinner names the one that runs, and each leaves a line with its seconds."""
+class Timings:
+    """Measures named steps. With a console, a spinner names the one that runs, and each leaves a line with its seconds."""
 
     console: Console | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    """Summed seconds of each stage."""
+    """Summed seconds of each step."""
     last: float = 0.0
-    """Seconds of the stage that ended last."""
+    """Seconds of the step that ended last."""
     _group: str = ""
     _status: Status | None = None
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Measure the block as stage `name`, added to what the stage took before."""
+        """Measure the block as step `name`, added to what the step took before."""
         start = time.perf_counter()
         with self._shown(f"{self._group} · {name}" if self._group else name):
             yield
@@ -34,7 +34,7 @@ class Stages:
 
     @contextmanager
     def group(self, name: str) -> Iterator[None]:
-        """Several stages that leave one line, such as those of one label window."""
+        """Several steps that leave one line, such as those of one label window."""
         start = time.perf_counter()
         self._group = name
         with self._shown(name):
