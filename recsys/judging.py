@@ -211,7 +211,7 @@ def summarise(evaluation: Evaluation, folds: Sequence[JudgedFold], seed: int) ->
             means = metrics.mean(fold.accuracy)
             figures |= {f"fold/{i}/{name}": each for name, each in means.items() if measured.is_shown(name)}
             figures[f"fold/{i}/queries/count"] = float(len(fold.test.queries))
-    judged = verdict.judge(evidence, diagnosed, k, seed)
+    judged = verdict.of(evidence, diagnosed, k, seed)
     document |= {"verdict": judged.document(), "beyond": _beyond_rows(intervals, overall), "ties": _ties(found)}
     stage = np.array(list(diagnosis.STAGES))[diagnosis.stage(evidence, k)]
     return Judgement(measured, accuracy, figures, intervals, judged, stage, document)

@@ -47,7 +47,7 @@ class Verdict:
         return {"bound": self.bound, "text": self.text, "levers": levers, "resolution": self.resolution}
 
 
-def judge(evidence: Evidence, figures: Mapping[str, Float64], k: int, seed: int = 0) -> Verdict:
+def of(evidence: Evidence, figures: Mapping[str, Float64], k: int, seed: int = 0) -> Verdict:
     """The verdict on `figures`, those of `diagnosis.values`.
 
     Each stage is judged by the share of right places that it loses (`diagnosis.waterfall`): what would be gained were it and
