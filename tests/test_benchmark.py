@@ -39,7 +39,7 @@ def test_the_peers_give_the_same_lists(told: dict) -> None:
 
 
 def test_each_source_of_the_default_hybrid_is_fitted_at_five_cutoffs(told: dict) -> None:
-    sources = benchmark.Shop(benchmark.WARM_UP).config["retriever"]["sources"]
+    sources = benchmark.Bench(benchmark.WARM_UP).config["retriever"]["sources"]
     measured = {row["what"].partition(":")[0] for row in told["rows"] if row["part"] == "cutoffs"}
     assert measured > set(sources)
 

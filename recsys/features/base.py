@@ -1,5 +1,6 @@
 """Columns with names and families, and the set that puts them together."""
 
+import importlib
 import os
 import re
 from abc import ABC, abstractmethod
@@ -103,8 +104,8 @@ class DerivedFamily(Component, ABC):
 
 
 def _every_family() -> dict[str, FeatureFamily | DerivedFamily]:
-    from recsys import features  # whose modules import this one
-
+    # By name: a set depends on the modules of the families that its settings hold, not on those of all others.
+    features = importlib.import_module(__package__)
     return {
         "source": features.Source(),
         "user_item": features.UserItem(),
@@ -112,6 +113,7 @@ def _every_family() -> dict[str, FeatureFamily | DerivedFamily]:
         "content": features.Content(),
         "item": features.Item(),
         "user": features.User(),
+        "customer": features.Customer(),
         "calendar": features.Calendar(),
         "within_query": features.WithinQuery(),
     }

@@ -149,7 +149,8 @@ def _milliseconds(value: Any, at: str) -> int:
             time = pd.Timestamp(value)
             if time is pd.NaT:
                 raise ValueError(value)
-            return int(time.value // 1_000_000)
+            utc = time if time.tzinfo is None else time.tz_convert("UTC").tz_localize(None)
+            return int(utc.as_unit("ms").asm8.astype(np.int64))
         except (ValueError, OverflowError):
             raise DataError(f"{at}: {wanted}, found {_short(value)}") from None
     try:
