@@ -75,8 +75,7 @@ def retrievers():
     yield "hybrid that learns", settings("retriever", "retriever=hybrid", *(f"retriever.{each}" for each in learning))
     yield "hybrid", settings("retriever", "retriever=hybrid")
     for path in sorted(path for path in (CONF / "retriever").glob("*.yaml") if path.stem != "hybrid"):
-        config = OmegaConf.create({"seed": 1, "retriever": OmegaConf.load(path)})
-        yield path.stem, OmegaConf.to_container(config, resolve=True)["retriever"]
+        yield path.stem, settings("retriever", f"retriever={path.stem}")
 
 
 def families():
