@@ -15,7 +15,7 @@ from recsys.shop.splits import Split, Task
 SMALL = 0.5
 """Asking fewer than this share of the users that a plain split asks is a small part."""
 EASIER = 0.1
-"""By so much the share of revisits, or of popular items, among the targets has to be greater to be an easy part."""
+"""Difference in the share of revisits, or of popular items, among the targets that makes a part an easy one."""
 LEFT_OUT = 0.01
 """Share of the answers that a split of one's own may leave out, against its settings."""
 POPULAR = 20

@@ -30,7 +30,7 @@ MUCH = 0.1
 LEAST_LOSS = 0.05
 """AUC that a column has to lose by a disguise to be a finding."""
 FIRST = 20
-"""Of each source's list, so many are looked at."""
+"""Items of each source's list that are looked at."""
 LISTS, FEATURES = "lists from an uninformative past", "features from an uninformative past"
 DISGUISE_LISTS, DISGUISE_FEATURES = "lists in disguise", "features in disguise"
 

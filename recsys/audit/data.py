@@ -24,9 +24,9 @@ ANSWERED = 0.8
 COPIED = 0.05
 """Share of the targets that may also be an event of the same user, item, kind and time of day before the cutoff."""
 TWIN_ITEMS = 5
-"""Two users with the same items in the same order, so many distinct ones or more, are one user under two ids."""
+"""Distinct items from which on two users with the same items in the same order are one user under two ids."""
 TWINS = 0.01
-"""Share of the users with so many items that may be such twins."""
+"""Share of the users with that many items who may be such twins."""
 ONE_TIME = 0.05
 """Share of all events that may happen at one instant."""
 MIDNIGHT = 0.5
@@ -42,7 +42,7 @@ AN_HOUR, A_DAY = 600, 1440
 AWAKE = 20
 """Hours of one day in which a person may act."""
 MORE = 0.25
-"""By so much may the share of known targets exceed that of the window before."""
+"""Most by which the share of known targets may exceed that of the window before."""
 EARLIEST = int(pd.Timestamp("1990-01-01").timestamp() * 1000)
 """No shop's log is older; a time in another unit looks as if it were."""
 

@@ -115,7 +115,7 @@ class Facts:
         }
 
     def _customers(self, first_day: int, last_day: int = 0, role: Role | None = None) -> Int64:
-        """Distinct users of each item from so many days before the cutoff up to so many before it; returns do not count."""
+        """Distinct users of each item from `first_day` to `last_day` days before the cutoff; returns do not count."""
         log = self.log.between(self.cutoff - days(first_day), self.cutoff - days(last_day))
         chosen = log.kinds.undone_by[log.kind] < 0 if role is None else log.has_role(role)
         return count_distinct(log.item[chosen], log.user[chosen], self.log.n_items)

@@ -59,7 +59,7 @@ class Explainer:
 
         Which come first is decided by the ranker's contributions, summed over the columns that speak for a reason: the model's
         retriever and feature families declare it (`speaks_for`). `features` is what the ranker saw of the queries' candidates,
-        made anew where it is not at hand.
+        made again where it is not at hand.
         """
         row, place = np.nonzero(ranking.item >= 0)
         item = ranking.item[row, place]

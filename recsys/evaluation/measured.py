@@ -93,7 +93,7 @@ class Measured:
         return [*each, *(f"candidates/recall_at_{k}" for k in depths), "candidates/count"]
 
     def logged(self, candidates: int, sources: Sequence[str], folds: int) -> list[str]:
-        """Everything that `metrics.json` may hold, but for what stands under `UNFORETOLD`.
+        """Everything that `metrics.json` may hold, except what stands under `UNFORETOLD`.
 
         `sources` label the candidates, `folds` is the number of test windows. A figure that the data does not define, such as
         that of a cohort without a query, is left out of the file.

@@ -133,7 +133,7 @@ def _resampled(
 
 
 def _few(users: npt.NDArray[np.integer]) -> Float64:
-    """By how much draws are too close to their mean where nothing bounds the values and there are only so many users.
+    """By how much draws are too close to their mean where nothing bounds the values and there are few users.
 
     Their variance lacks n + 1 in place of n − 1, and their tails are those of a normal distribution in place of Student's t.
     """

@@ -20,7 +20,7 @@ from recsys.tuning.study import try_storage
 from recsys.tuning.trial import data_settings, fold_settings, folded, loaded, storage_url
 
 FIRST_STAGE = ("retriever", "candidates")
-"""Parts that are fitted anew in each trial that changes them."""
+"""Parts that are fitted again in each trial that changes them."""
 
 
 @dataclass(frozen=True)
