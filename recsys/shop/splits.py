@@ -197,9 +197,10 @@ class Split(Component):
         history = shop.before(window.cutoff).log
         future = shop.log.between(window.cutoff, window.end)
         kinds = shop.log.kinds
-        gain = np.where(kinds.among(events, "split"), kinds.weights(self.grades, "split.grades"), 0).astype(np.float32)
-        for name, wanted, grade in zip(kinds.names, kinds.among(events, "split"), gain, strict=True):
-            if wanted and not grade:
+        counts = kinds.among(events, "split")
+        gain = np.where(counts, kinds.weights(self.grades, "split.grades"), 0).astype(np.float32)
+        for name, counted, grade in zip(kinds.names, counts, gain, strict=True):
+            if counted and not grade:
                 raise ConfigError(f"split.grades: wanted a grade for {name!r}.{nearest(name, self.grades)}")
         future = future.where(gain[future.kind] > 0)
         funnel = {"users with a target event": len(np.unique(future.user))}
